@@ -1,0 +1,70 @@
+"""Model families behind one waist. ``load`` opens a built-in name, a local folder or a hub id."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from counterscan.errors import ModelError, WordsError
+
+if TYPE_CHECKING:
+    import torch
+
+    from counterscan.backbones.base import Backbone
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_FILES = ["*.json", "*.txt", "*.safetensors", "*.model"]
+HUB_SKIP = ["*.fp16.*", "*.non_ema.*", "safety_checker/*", "*/openvino*", "*onnx*"]
+
+
+def names() -> list[str]:
+    """The built-in models, sorted."""
+    root = _models()
+    return sorted(p.parent.name for p in root.glob("*/model_index.json")) if root.is_dir() else []
+
+
+def load(
+    model: str | Path, *, device: str = "cpu", dtype: torch.dtype | None = None, offline: bool = False
+) -> Backbone:
+    """Open a model: the name of a built-in one, a local diffusers folder, or a hub id ("owner/name").
+
+    The network is used for a hub id only, and not at all with ``offline``. Raises ``WordsError`` for an unknown name and
+    ``ModelError`` for a folder that cannot be used.
+    """
+    from counterscan.backbones.stable_diffusion import StableDiffusion
+
+    return StableDiffusion.open(locate(model, offline=offline), device=device, dtype=dtype)
+
+
+def locate(model: str | Path, *, offline: bool = False) -> Path:
+    """The local folder of a model; fetches a hub id first unless ``offline``."""
+    builtin = _models() / str(model)
+    if str(model) in names():
+        return builtin
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path
+    if path.suffix in (".ckpt", ".bin", ".pt", ".pth", ".safetensors"):
+        raise ModelError(f"{path}: a model is a diffusers pipeline folder, not a single file; convert it first")
+    if isinstance(model, str) and HUB_ID.fullmatch(model) and not model.startswith("."):
+        return _fetch(model, offline)
+    known = ", ".join(names()) or "none installed"
+    raise WordsError(f"no model {str(model)!r}: not a built-in name ({known}), a folder or a hub id such as owner/name")
+
+
+def _fetch(model: str, offline: bool) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(model, allow_patterns=HUB_FILES, ignore_patterns=HUB_SKIP, local_files_only=offline)
+        )
+    except Exception as error:  # the hub client has many error types, all meaning that the model is not here
+        advice = "it is not in the local cache and --offline was given" if offline else " ".join(str(error).split())[:300]
+        raise ModelError(f"{model}: not a local folder, and not fetched from the hub: {advice}") from error
+
+
+def _models() -> Path:
+    return Path(str(resources.files("counterscan"))) / "models"

@@ -1,0 +1,56 @@
+"""The narrow waist: the only thing an editing method sees of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from counterscan.backbones.card import Card
+from counterscan.diffusion import Schedule
+from counterscan.types import Condition, Prediction
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A diffusion model of any family, reduced to six verbs and a few facts."""
+
+    family: str
+    card: Card
+    schedule: Schedule
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def resolution(self) -> int:
+        """Side of the square images that ``encode`` takes, in pixels."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of the images that ``decode`` returns."""
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations spent so far, counted per image: one ``predict`` of k rows counts k."""
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that change when the weights do."""
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Image float32 (B, C, H, W) in [0, 1] → latent float32 (B, c, h, w). Deterministic."""
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Latent → image float32 (B, C, H, W), clamped to [0, 1]."""
+
+    def embed(self, prompts: Sequence[str]) -> Condition:
+        """One row of condition a prompt."""
+
+    def predict(self, z: Tensor, t: Tensor | int, condition: Condition, *, level: Tensor | int | None = None) -> Prediction:
+        """ONE network evaluation a row of ``z`` (B, c, h, w) at timestep ``t``, scalar or (B,); one condition row serves all.
+
+        ``level`` is the timestep whose coefficients ``z`` really has, where that is not ``t``: inversion asks the network
+        about the next timestep while holding the latent of the one before.
+        """

@@ -1,0 +1,63 @@
+"""The model card, ``counterscan.json`` beside a diffusers folder: what the model knows and how to speak to it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from counterscan.errors import ModelError
+
+FILE = "counterscan.json"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a model was trained for.
+
+    ``findings`` are canonical names; ``template`` the words a prompt starts with ("nih chest radiograph"); ``channels`` and
+    ``resolution`` (pixels, square) are what ``encode`` takes; ``value_range`` the range of its images.
+    """
+
+    name: str
+    family: str = "stable_diffusion"
+    findings: tuple[str, ...] = ()
+    template: str = "chest radiograph"
+    channels: int = 3
+    resolution: int = 512
+    value_range: tuple[float, float] = (0.0, 1.0)
+    default_method: str = "edit-friendly"
+    training: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    license: str = ""
+    credit: str = ""
+
+    @staticmethod
+    def read(folder: Path) -> Card | None:
+        """The card of a model folder; ``None`` when there is none. Keys of later versions are passed over."""
+        path = folder / FILE
+        if not path.exists():
+            return None
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            known = {f.name: values[f.name] for f in fields(Card) if f.name in values}
+            known["findings"] = tuple(str(name) for name in known.get("findings", ()))
+            low, high = known.get("value_range", (0.0, 1.0))
+            known["value_range"] = (float(low), float(high))
+            card = Card(**known)
+        except (OSError, ValueError, TypeError) as error:
+            raise ModelError(f"{path}: not a model card ({error}); compare it with the card of a built-in model") from error
+        if card.channels < 1 or card.resolution < 1:
+            raise ModelError(f"{path}: channels and resolution must be positive, got {card.channels} and {card.resolution}")
+        return card
+
+    def write(self, folder: Path) -> Path:
+        """Write the card into a model folder; returns its path."""
+        path = folder / FILE
+        draft = path.with_name(f".{FILE}.{os.getpid()}")
+        draft.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        os.replace(draft, path)
+        return path
