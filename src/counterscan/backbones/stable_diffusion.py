@@ -63,10 +63,9 @@ class StableDiffusion:
         for component in COMPONENTS:
             check_weights(folder / component)
         with quiet(), torch.random.fork_rng(devices=[]):
-            from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
             from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-            vae = _open_diffusers(AutoencoderKL, folder / "vae")
+            vae = _open_diffusers(_autoencoder_class(index, folder), folder / "vae")
             unet = _open_diffusers(UNet2DConditionModel, folder / "unet")
             text_encoder = _open_text(index, folder)
             tokenizer = _open_tokenizer(index, folder)
@@ -91,6 +90,12 @@ class StableDiffusion:
         """Channels of the images that ``decode`` returns."""
         return self.card.channels
 
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of one latent."""
+        side = self.resolution // 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return self.vae.config.latent_channels, side, side
+
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits over the weights and the noise schedule."""
@@ -110,9 +115,11 @@ class StableDiffusion:
             image = image.expand(-1, wanted, -1, -1)
         if image.shape[1] != wanted:
             raise ModelError(f"{self.card.name} takes images of {wanted} channels, got {image.shape[1]}")
-        moments = self.vae.encode((image * 2 - 1).to(self.device, self.dtype)).latent_dist
+        encoded = self.vae.encode((image * 2 - 1).to(self.device, self.dtype))
+        # AutoencoderTiny has no posterior: its latents are deterministic by design
+        latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
         shift = getattr(self.vae.config, "shift_factor", None) or 0.0
-        return (moments.mode().float() - shift) * self.vae.config.scaling_factor
+        return (latents.float() - shift) * self.vae.config.scaling_factor
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
@@ -258,6 +265,20 @@ def _open_diffusers(kind: Any, folder: Path) -> Any:
     if info.get("unexpected_keys"):
         raise ModelError(f"{folder}: the weights hold {_some(info['unexpected_keys'])}, which config.json does not mention")
     return model
+
+
+def _autoencoder_class(index: Mapping[str, Any], folder: Path) -> Any:
+    """AutoencoderKL, or AutoencoderTiny where model_index.json says so."""
+    name = (index.get("vae") or [None, "AutoencoderKL"])[-1]
+    if name == "AutoencoderKL":
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+        return AutoencoderKL
+    if name == "AutoencoderTiny":
+        from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+
+        return AutoencoderTiny
+    raise ModelError(f"{folder / 'model_index.json'}: vae is {name}; AutoencoderKL and AutoencoderTiny are supported")
 
 
 def _open_text(index: Mapping[str, Any], folder: Path) -> Any:

@@ -1,0 +1,1 @@
+"""Training: autoencoders and denoisers in the diffusers format."""

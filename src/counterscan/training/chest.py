@@ -1,0 +1,260 @@
+"""The commands that made the built-in chest models. Each stage reads and writes a work folder and can be run again.
+
+    python -m counterscan.training.chest draw WORK --count 11000
+    python -m counterscan.training.chest autoencoder WORK --nih NIH --steps 1500
+    python -m counterscan.training.chest world WORK --steps 3000 --out MODEL
+    python -m counterscan.training.chest nih WORK --nih NIH --start MODEL --steps 900 --out MODEL2
+
+``NIH`` is a folder with ``images/`` and ``metadata.csv`` (file, view, sex, split, one column a finding).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from counterscan.training import autoencoder, denoiser
+from counterscan.training.captions import DEVICES, Row, vocabulary
+
+WORLD_TEMPLATE, NIH_TEMPLATE = "world chest radiograph", "nih chest radiograph"
+NIH_NAMES = {
+    "Effusion": "pleural effusion",
+    "Edema": "pulmonary edema",
+    "Nodule": "lung nodule",
+    "Pleural_Thickening": "pleural thickening",
+    "Support_Devices": "support devices",
+} | {
+    name: name.lower()
+    for name in (
+        "Atelectasis",
+        "Cardiomegaly",
+        "Consolidation",
+        "Emphysema",
+        "Fibrosis",
+        "Hernia",
+        "Infiltration",
+        "Mass",
+        "Pneumonia",
+        "Pneumothorax",
+    )
+}
+WORDS = ("left", "right", "upper", "middle", "lower", "small", "moderate", "large", "mild", "severe", "chest", "radiograph")
+WORDS += ("world", "nih", "pa", "ap", "male", "female", "128")
+
+
+def draw(work: Path, count: int, part: int = 0, size: int = 256) -> None:
+    """Draw ``count`` world cases with seeds of their own into ``world<part>.npy`` and ``.json``."""
+    from counterscan.worlds import chest
+
+    images, rows = np.empty((count, size, size), np.uint8), []
+    for i in range(count):
+        seed = 1_000_000 * (1 + part) + i
+        case = chest.sample(seed, size=size)
+        images[i] = (case.image * 255 + 0.5).astype(np.uint8)
+        found = [(name, p.side, p.place, chest.severity_word(name, p.severity)) for name, p in case.findings.items()]
+        rows.append({"seed": seed, "view": case.view, "sex": case.sex, "findings": found})
+    np.save(work / f"world{part}.npy", images)
+    (work / f"world{part}.json").write_text(json.dumps(rows))
+
+
+def world_rows(work: Path, part: int) -> list[Row]:
+    """Everything is known of a world case: what is not present is absent."""
+    from counterscan.worlds.chest import FINDINGS
+
+    rows = []
+    for fact in json.loads((work / f"world{part}.json").read_text()):
+        present = tuple((str(n), s, p, g) for n, s, p, g in fact["findings"])
+        names = {n for n, *_ in present}
+        rows.append(Row(WORLD_TEMPLATE, present, tuple(f for f in FINDINGS if f not in names), fact["view"], fact["sex"]))
+    return rows
+
+
+def nih_table(folder: Path, split: str) -> list[dict[str, str]]:
+    """The metadata rows of one split (``"train"`` also takes ``"val"``)."""
+    with (folder / "metadata.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [row for row in rows if (row["split"] == "test") == (split == "test")]
+
+
+def nih_row(fact: dict[str, str], template: str) -> Row:
+    """A label of 1 is present, 0 absent, -1 or nothing unknown and never mentioned."""
+    value = {name: fact.get(column, "") for column, name in NIH_NAMES.items()}
+    present = tuple((name, None, None, None) for name, v in value.items() if v in ("1", "1.0"))
+    absent = tuple(name for name, v in value.items() if v in ("0", "0.0"))
+    return Row(template, present, absent, fact.get("view") or None, {"M": "male", "F": "female"}.get(fact.get("sex", "")))
+
+
+def nih_images(folder: Path, table: Sequence[dict[str, str]], size: int = 256) -> NDArray[np.uint8]:
+    """Grey images (N, size, size)."""
+    from PIL import Image
+
+    out = np.empty((len(table), size, size), np.uint8)
+    for i, row in enumerate(table):
+        name = row["file"] if "/" in row["file"] else f"images/{row['file']}"
+        out[i] = np.asarray(Image.open(folder / name).convert("L").resize((size, size), Image.Resampling.LANCZOS))
+    return out
+
+
+@torch.no_grad()
+def encode(vae: Any, images: NDArray[np.uint8], batch: int = 16) -> NDArray[np.float16]:
+    """Latents (N, C, h, w), not yet scaled."""
+    vae.eval().to(memory_format=torch.channels_last)
+    parts = []
+    for i in range(0, len(images), batch):
+        x = torch.from_numpy(images[i : i + batch, None].astype(np.float32) / 127.5 - 1)
+        parts.append(vae.encode(x.contiguous(memory_format=torch.channels_last)).latents.half().numpy())
+    return np.concatenate(parts)
+
+
+def cached(path: Path, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+    """The array at ``path``, made first if absent (delete the file after changing what it depends on)."""
+    if not path.exists():
+        partial = path.with_name("partial-" + path.name)
+        np.save(partial, make())
+        os.replace(partial, path)
+    return np.load(path)
+
+
+def train(start: Path, out: Path, corpus: denoiser.Corpus, settings: denoiser.DenoiserSettings, card: dict[str, Any]) -> None:
+    """Train U-Net and text encoder of the pipeline folder ``start`` and write the averaged weights to ``out``."""
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+    from transformers import BertModel, BertTokenizer
+
+    if out != start:
+        shutil.copytree(start, out, dirs_exist_ok=True)
+    unet = UNet2DConditionModel.from_pretrained(start / "unet")
+    text = BertModel.from_pretrained(start / "text_encoder", add_pooling_layer=False)
+    tokenizer = BertTokenizer.from_pretrained(start / "tokenizer")
+    alphas = DDIMScheduler.from_pretrained(start / "scheduler").alphas_cumprod
+    facts = json.loads((start / "counterscan.json").read_text()) | card
+    history: list[dict[str, float]] = []
+
+    def log(row: dict[str, float]) -> None:
+        history.append(row)
+        print(json.dumps(row), file=sys.stderr, flush=True)
+
+    def save(unet: Any, text: Any) -> None:
+        unet.save_pretrained(out / "unet")
+        text.save_pretrained(out / "text_encoder")
+        facts["training"] = card.get("training", {}) | {"settings": repr(settings), "last": history[-1] if history else {}}
+        (out / "counterscan.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+    denoiser.train(unet, text, tokenizer, alphas, corpus, settings, log=log, save=save)
+
+
+def main() -> None:
+    """Run one stage."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=("draw", "autoencoder", "world", "nih"))
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--nih", type=Path, help="folder of real radiographs")
+    parser.add_argument("--nih-small", type=Path, help="a second, larger folder of real radiographs at low resolution")
+    parser.add_argument("--small-count", type=int, default=4000)
+    parser.add_argument("--start", type=Path, help="pipeline folder to start from")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--count", type=int, default=11000)
+    parser.add_argument("--part", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rate", type=float, default=6e-4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--width", type=int, default=40, help="channels of the autoencoder")
+    parser.add_argument("--compile", action="store_true")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    {"draw": _draw, "autoencoder": _autoencoder, "world": _world, "nih": _nih}[options.stage](options)
+
+
+def _draw(o: argparse.Namespace) -> None:
+    draw(o.work, o.count, o.part)
+
+
+def _autoencoder(o: argparse.Namespace) -> None:
+    with torch.random.fork_rng():
+        torch.random.default_generator.manual_seed(o.seed)
+        vae = autoencoder.build(6, o.width)
+    real = nih_images(o.nih, nih_table(o.nih, "train"))
+    world = [np.load(path, mmap_mode="r") for path in sorted(o.work.glob("world?.npy"))]
+    settings = autoencoder.AutoencoderSettings(steps=o.steps, rate=o.rate, seed=o.seed)
+    log: Callable[[dict[str, float]], None] = lambda row: print(json.dumps(row), file=sys.stderr, flush=True)  # noqa: E731
+    autoencoder.train(vae, [*world, real], settings, log=log, save=lambda v: v.save_pretrained(o.work / "vae"))
+
+
+def _world(o: argparse.Namespace) -> None:
+    from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+
+    from counterscan.backbones import compact
+    from counterscan.worlds.chest import FINDINGS
+
+    vae = AutoencoderTiny.from_pretrained(o.work / "vae")
+    parts = sorted(int(path.stem[5:]) for path in o.work.glob("world?.npy"))
+    rows = [row for part in parts for row in world_rows(o.work, part)]
+    arrays = [cached(o.work / f"latent{p}.npy", lambda p=p: encode(vae, np.load(o.work / f"world{p}.npy"))) for p in parts]
+    latents = np.concatenate(arrays)
+    scale = float(1 / latents[:2000].astype(np.float32).std())
+    words = vocabulary(rows, [*WORDS, *(w for name in NIH_NAMES.values() for w in name.split())])
+    start = o.start or compact.build(
+        o.out, words=words, name="chest-world", latent_channels=6, unet_blocks=(64, 128, 192), unet_heads=4,
+        text_hidden=128, text_layers=2, max_length=64, template=WORLD_TEMPLATE,
+        findings=(*FINDINGS, "support devices"), seed=o.seed,
+    )  # fmt: skip
+    if not o.start:
+        _install_vae(vae, start, scale)
+    corpus = denoiser.Corpus(latents * np.float16(scale), rows, np.ones(len(rows)))
+    settings = denoiser.DenoiserSettings(steps=o.steps, batch=o.batch, rate=o.rate, seed=o.seed, compile=o.compile)
+    card = {"training": {"data": f"{len(rows)} cases of the chest world", "command": " ".join(sys.argv[1:]), "seed": o.seed}}
+    train(start, o.out, corpus, settings, card)
+
+
+def _install_vae(vae: Any, folder: Path, scale: float) -> None:
+    """Put a trained autoencoder into a pipeline folder, with the factor that gives its latents unit variance."""
+    vae.register_to_config(scaling_factor=scale)
+    shutil.rmtree(folder / "vae")
+    vae.save_pretrained(folder / "vae")
+    index = json.loads((folder / "model_index.json").read_text())
+    index["vae"] = ["diffusers", type(vae).__name__]
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _nih(o: argparse.Namespace) -> None:
+    from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+
+    vae = AutoencoderTiny.from_pretrained(o.start / "vae")
+    table = nih_table(o.nih, "train")
+    latents = [cached(o.work / "latent-nih.npy", lambda: encode(vae, nih_images(o.nih, table)))]
+    rows, weights = [nih_row(fact, NIH_TEMPLATE) for fact in table], [3.0] * len(table)
+    if o.nih_small:
+        small = [fact for fact in nih_table(o.nih_small, "train") if fact.get("in_nih_cxr_512") != "1"]
+        pick = np.random.default_rng(o.seed).permutation(len(small))[: o.small_count]
+        small = [small[i] for i in pick]
+        latents.append(cached(o.work / "latent-nih-small.npy", lambda: encode(vae, nih_images(o.nih_small, small))))
+        rows += [nih_row(fact, NIH_TEMPLATE + " 128") for fact in small]
+        weights += [0.4] * len(small)
+    world = world_rows(o.work, 0)[:1500]  # a little of the world, so that sides and single devices are not forgotten
+    latents.append(np.load(o.work / "latent0.npy")[: len(world)])
+    rows, weights = rows + world, weights + [0.4] * len(world)
+    corpus = denoiser.Corpus(np.concatenate(latents) * np.float16(vae.config.scaling_factor), rows, np.array(weights))
+    settings = denoiser.DenoiserSettings(steps=o.steps, batch=o.batch, rate=o.rate, seed=o.seed, compile=o.compile)
+    names = [*dict.fromkeys([*NIH_NAMES.values(), *DEVICES])]
+    card = {
+        "name": "chest-nih", "template": NIH_TEMPLATE, "findings": names,
+        "training": {"data": f"NIH ChestX-ray14: {len(table)} train images at 256 px and {len(rows) - len(table) - len(world)} "
+                     f"at 128 px; {len(world)} world cases", "command": " ".join(sys.argv[1:]), "seed": o.seed},
+    }  # fmt: skip
+    train(o.start, o.out, corpus, settings, card)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""The values that travel between language, methods and results. All frozen; shapes are in the field docs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Direction = Literal["remove", "add"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One finding that an edit changes, e.g. ``Change("pleural effusion", "add", side="left", severity="small")``."""
+
+    finding: str
+    direction: Direction
+    side: str | None = None
+    place: str | None = None
+    severity: str | None = None
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What the user asked, resolved to prompts.
+
+    ``source`` describes the image as it is (``""`` when nothing is known), ``target`` as it should become.
+    ``region`` is the name of a body region; ``mask`` a bool tensor (H, W) at the factual's own size, or ``None``.
+    ``keep`` lists findings that must stay.
+    """
+
+    source: str
+    target: str
+    changes: tuple[Change, ...] = ()
+    region: str | None = None
+    mask: Tensor | None = None
+    keep: tuple[str, ...] = ()
+
+    @property
+    def is_null(self) -> bool:
+        """True when source and target prompt are the same words."""
+        return self.source == self.target
+
+    def null(self) -> Edit:
+        """The edit that changes nothing: source to source (its residue calibrates thresholds)."""
+        return Edit(self.source, self.source, (), self.region, self.mask, self.keep)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One network evaluation, converted: both tensors have the latent's shape (B, C, h, w)."""
+
+    clean: Tensor
+    noise: Tensor
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Everything a batch of prompts becomes. Indexing and ``Condition.cat`` work along the batch.
+
+    ``tokens`` (B, L, D) text embeddings; ``pooled`` (B, P) or ``None``; ``mask`` (B, L) of 1 = real token, or ``None``.
+    """
+
+    tokens: Tensor
+    pooled: Tensor | None = None
+    mask: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.tokens.shape[0]
+
+    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Condition:
+        if isinstance(index, int):
+            index = [index]
+        pick = lambda t: None if t is None else t[index]  # noqa: E731
+        return Condition(self.tokens[index], pick(self.pooled), pick(self.mask))
+
+    def repeat(self, n: int) -> Condition:
+        """Each row repeated ``n`` times in place: rows 0,0,1,1 for ``n = 2``."""
+        rep = lambda t: None if t is None else t.repeat_interleave(n, 0)  # noqa: E731
+        return Condition(self.tokens.repeat_interleave(n, 0), rep(self.pooled), rep(self.mask))
+
+    @staticmethod
+    def cat(conditions: Sequence[Condition]) -> Condition:
+        """Conditions of the same family joined along the batch."""
+        join = lambda ts: None if ts[0] is None else torch.cat(list(ts))  # noqa: E731
+        return Condition(
+            torch.cat([c.tokens for c in conditions]),
+            join([c.pooled for c in conditions]),
+            join([c.mask for c in conditions]),
+        )

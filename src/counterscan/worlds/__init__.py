@@ -1,0 +1,1 @@
+"""Worlds: structural causal models that draw images with exact counterfactuals."""
