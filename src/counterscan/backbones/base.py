@@ -32,6 +32,10 @@ class Backbone(Protocol):
         """Channels of the images that ``decode`` returns."""
 
     @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of one latent."""
+
+    @property
     def evaluations(self) -> int:
         """Network evaluations spent so far, counted per image: one ``predict`` of k rows counts k."""
 

@@ -1,0 +1,72 @@
+"""The public checker: what every method promises, tried on a model. Run it on your own method as well."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from counterscan.backbones.base import Backbone
+from counterscan.methods import Method
+from counterscan.types import Edit
+
+
+def check_method(
+    method: Method,
+    backbone: Backbone,
+    *,
+    edit: Edit | None = None,
+    image: Tensor | None = None,
+    tolerance: float = 1e-5,
+    null_tolerance: float = 0.05,
+) -> None:
+    """Raises ``AssertionError`` naming the first promise that ``method`` breaks on ``backbone``.
+
+    The promises: the image's shape, float32, finite, in [0, 1]; the same seed gives the same image; no global random state is
+    touched and the input is left alone; a batch with one generator an image equals its images one by one (to
+    ``tolerance``); evaluations are counted and the same every time; progress rises to its total; the null edit stays
+    within ``null_tolerance`` (mean absolute difference) of the image encoded and decoded.
+    ``image`` (B, C, H, W) with B > 1; default: two images of smooth noise.
+    """
+    edit = edit or Edit("chest radiograph.", "chest radiograph: small left pleural effusion.")
+    image = _smooth_noise(backbone) if image is None else image
+    assert image.shape[0] > 1, "give check_method at least two images"
+    before, torch_state, numpy_state = image.clone(), torch.get_rng_state(), np.random.get_state()[1].copy()
+    told: list[tuple[int, int]] = []
+
+    def run(images: Tensor, seeds: list[int], edit: Edit = edit) -> tuple[Tensor, int]:
+        start = backbone.evaluations
+        generators = [torch.Generator().manual_seed(s) for s in seeds]
+        result = method(backbone, images, edit, generator=generators, progress=lambda *at: told.append(at))
+        return result, backbone.evaluations - start
+
+    seeds = list(range(image.shape[0]))
+    result, spent = run(image, seeds)
+    assert result.shape == image.shape, f"shape {tuple(result.shape)}, the image has {tuple(image.shape)}"
+    assert result.dtype == torch.float32, f"dtype {result.dtype}, wanted float32"
+    assert torch.isfinite(result).all(), "the result is not finite"
+    assert result.min() >= 0 and result.max() <= 1, "the result leaves [0, 1]"
+    assert torch.equal(image, before), "the input image was changed in place"
+    assert spent > 0 and spent % image.shape[0] == 0, f"{spent} evaluations counted for {image.shape[0]} images"
+    assert told and told[-1][0] == told[-1][1], f"progress ended at {told[-1:]}"
+    assert [d for d, _ in told] == sorted({d for d, _ in told}), "progress does not rise"
+
+    again, spent_again = run(image, seeds)
+    assert torch.equal(result, again), "the same seeds gave another image"
+    assert spent == spent_again, f"{spent} evaluations, then {spent_again}"
+    for i, seed in enumerate(seeds):
+        alone, spent_alone = run(image[i : i + 1], [seed])
+        gap = (alone - result[i : i + 1]).abs().max().item()
+        assert gap <= tolerance, f"image {i} alone differs from the batch by {gap:.2g}"
+        assert spent_alone * len(seeds) == spent, f"{spent_alone} evaluations alone, {spent} for {len(seeds)}"
+    null, _ = run(image, seeds, edit.null())
+    gap = (null - backbone.decode(backbone.encode(image))).abs().mean().item()
+    assert gap <= null_tolerance, f"the null edit changes the image by {gap:.2g} on average"
+    assert torch.equal(torch_state, torch.get_rng_state()), "torch's global random state was used"
+    assert np.array_equal(numpy_state, np.random.get_state()[1]), "numpy's global random state was used"
+
+
+def _smooth_noise(backbone: Backbone) -> Tensor:
+    side, generator = backbone.resolution, torch.Generator().manual_seed(7)
+    coarse = torch.rand(2, backbone.channels, 8, 8, generator=generator)
+    return torch.nn.functional.interpolate(coarse, size=(side, side), mode="bilinear").to(backbone.device)

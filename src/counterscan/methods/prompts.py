@@ -1,0 +1,65 @@
+"""What the methods share: which prompts an edit needs, and guided prediction between two of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from counterscan.backbones.base import Backbone
+from counterscan.diffusion import guide
+from counterscan.errors import WordsError
+from counterscan.methods import Progress
+from counterscan.types import Condition, Edit, Prediction
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The embedded prompts of an edit, one row each.
+
+    Guidance leads away from ``negative``: the source prompt, which is "" where nothing is known about the image. So an edit
+    whose target is its source is not guided at all.
+    """
+
+    source: Condition
+    target: Condition
+    same: bool
+
+    @staticmethod
+    def of(backbone: Backbone, edit: Edit) -> Prompts:
+        """Embed an edit's prompts."""
+        both = backbone.embed([edit.source, edit.target])
+        return Prompts(both[0], both[1], edit.is_null)
+
+    @property
+    def negative(self) -> Condition:
+        return self.source
+
+    def towards_target(self, backbone: Backbone, z: Tensor, t: Tensor | int, weight: float) -> Prediction:
+        """``negative + weight * (target - negative)``: two evaluations an image, one where the weight or edit needs no more."""
+        if self.same or weight == 1:
+            return backbone.predict(z, t, self.target)
+        rows = z.shape[0]
+        pair = Condition.cat([self.negative.repeat(rows), self.target.repeat(rows)])
+        both = backbone.predict(torch.cat([z, z]), t, pair)
+        low, high = slice(0, rows), slice(rows, None)
+        return guide(
+            Prediction(both.clean[low], both.noise[low]), Prediction(both.clean[high], both.noise[high]), weight
+        )
+
+
+def check_settings(method: str, steps: int, depth: float, guidance: float) -> None:
+    """Raises ``WordsError`` for settings no method can work with."""
+    if not (isinstance(steps, int) and 1 <= steps <= 1000):
+        raise WordsError(f"{method}: steps must be a whole number from 1 to 1000, got {steps!r}")
+    if not 0 < depth <= 1:
+        raise WordsError(f"{method}: depth must be above 0 and at most 1, got {depth!r}")
+    if not 0 <= guidance <= 100:
+        raise WordsError(f"{method}: guidance must be between 0 and 100, got {guidance!r}")
+
+
+def tell(progress: Progress | None, done: int, total: int) -> None:
+    """Report progress where somebody listens."""
+    if progress is not None:
+        progress(done, total)

@@ -1,0 +1,9 @@
+from pathlib import Path
+
+import pytest
+from models import tiny
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny(tmp_path_factory.mktemp("models") / "tiny")
