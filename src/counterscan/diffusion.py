@@ -1,7 +1,8 @@
 """The mathematics of diffusion, as pure functions. Every noisy latent is ``z = signal * clean + noise_level * noise``.
 
-Two kinds of schedule fill in the coefficients: variance preserving (``signal² + noise_level² = 1``, the DDPM family) and
-flow matching (``signal = 1 - s``, ``noise_level = s``). The formulas below hold for both unless a docstring says otherwise.
+Two kinds of schedule fill in the coefficients: variance preserving (``signal² + noise_level² = 1``, the DDPM family)
+and flow matching (``signal = 1 - s``, ``noise_level = s``). The formulas below hold for both unless a docstring says
+otherwise.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ CLEAN = -1  # the "timestep" of a finished latent: below every timestep a networ
 class Schedule:
     """Timestep → (signal, noise) coefficients.
 
-    ``signal`` and ``noise`` (T,) are tabulated at the T training timesteps; ``end`` is the pair that belongs to ``CLEAN``,
-    the level at which sampling stops: (1, 0), or the coefficients of timestep 0 for Stable Diffusion.
+    ``signal`` and ``noise`` (T,) are tabulated at the T training timesteps; ``end`` is the pair that belongs to
+    ``CLEAN``, the level at which sampling stops: (1, 0), or the coefficients of timestep 0 for Stable Diffusion.
     ``spacing`` and ``offset`` say which timesteps a shorter chain visits (the diffusers names).
     """
 
@@ -39,7 +40,7 @@ class Schedule:
         return self.signal.shape[0]
 
     def coefficients(self, t: Tensor | int | float) -> tuple[Tensor, Tensor]:
-        """(signal, noise) at ``t``, float32, each of ``t``'s shape. Fractions are interpolated; ``t < 0`` is the clean end."""
+        """(signal, noise) at ``t``, float32, of its shape. Fractions are interpolated; below 0 is ``CLEAN``."""
         t = torch.as_tensor(t)
         position = t.to("cpu", torch.float32).clamp(0, len(self) - 1)
         low = position.floor().long()
@@ -74,7 +75,9 @@ class Schedule:
         return chain[n - max(1, round(n * depth)) :]
 
 
-def vp_schedule(alphas_cumprod: Tensor, *, end_at_one: bool = True, spacing: str = "leading", offset: int = 0) -> Schedule:
+def vp_schedule(
+    alphas_cumprod: Tensor, *, end_at_one: bool = True, spacing: str = "leading", offset: int = 0
+) -> Schedule:
     """A variance-preserving schedule from the cumulative products of ``1 - beta`` (T,)."""
     alphas = alphas_cumprod.double()
     signal, noise = alphas.sqrt().float(), (1 - alphas).sqrt().float()
@@ -130,7 +133,7 @@ def alphas_cumprod(
 
 
 def zero_terminal_snr(alphas: Tensor) -> Tensor:
-    """Rescaled so that the last timestep is pure noise (Lin et al. 2024, algorithm 1). In and out: cumulative products (T,)."""
+    """Rescaled so that the last timestep is pure noise (Lin et al. 2024, algorithm 1); cumulative products (T,)."""
     root = alphas.sqrt()
     first, last = root[0].clone(), root[-1].clone()
     return ((root - last) * first / (first - last)) ** 2
@@ -179,28 +182,24 @@ def add_noise(clean: Tensor, noise: Tensor, signal: Tensor, level: Tensor) -> Te
 
 
 def guide(negative: Prediction, positive: Prediction, weight: float) -> Prediction:
-    """Classifier-free guidance ``negative + weight * (positive - negative)``: 0 is the negative prompt, 1 the positive."""
+    """Classifier-free guidance ``negative + weight * (positive - negative)``: 0 is all negative, 1 all positive."""
     return Prediction(
         negative.clean + weight * (positive.clean - negative.clean),
         negative.noise + weight * (positive.noise - negative.noise),
     )
 
 
-def posterior_deviation(
-    signal: Tensor, noise: Tensor, signal_to: Tensor, noise_to: Tensor, eta: float = 1.0
-) -> Tensor:
+def posterior_deviation(signal: Tensor, noise: Tensor, signal_to: Tensor, noise_to: Tensor, eta: float = 1.0) -> Tensor:
     """Standard deviation of fresh noise in a step down to a cleaner level; ``eta`` 0 is DDIM, 1 is DDPM.
 
-    ``eta * (n'/n) * sqrt(n² - (s n'/s')²)``, which is the DDPM posterior for variance-preserving schedules and holds for
-    flow matching as well.
+    ``eta * (n'/n) * sqrt(n² - (s n'/s')²)``, which is the DDPM posterior for variance-preserving schedules and
+    holds for flow matching as well.
     """
     kept = signal / signal_to.clamp(min=1e-8) * noise_to
     return eta * noise_to / noise.clamp(min=1e-8) * (noise**2 - kept**2).clamp(min=0).sqrt()
 
 
-def ddim_step(
-    prediction: Prediction, signal_to: Tensor, noise_to: Tensor, deviation: Tensor | float = 0.0
-) -> Tensor:
+def ddim_step(prediction: Prediction, signal_to: Tensor, noise_to: Tensor, deviation: Tensor | float = 0.0) -> Tensor:
     """The mean of the latent at another level (cleaner or noisier); add ``deviation * fresh noise`` if there is any."""
     left = (noise_to**2 - torch.as_tensor(deviation) ** 2).clamp(min=0).sqrt()
     return column(signal_to, prediction.clean) * prediction.clean + column(left, prediction.noise) * prediction.noise

@@ -30,8 +30,8 @@ def load(
 ) -> Backbone:
     """Open a model: the name of a built-in one, a local diffusers folder, or a hub id ("owner/name").
 
-    The network is used for a hub id only, and not at all with ``offline``. Raises ``WordsError`` for an unknown name and
-    ``ModelError`` for a folder that cannot be used.
+    The network is used for a hub id only, and not at all with ``offline``. Raises ``WordsError`` for an unknown name
+    and ``ModelError`` for a folder that cannot be used.
     """
     from counterscan.backbones.stable_diffusion import StableDiffusion
 
@@ -62,7 +62,9 @@ def _fetch(model: str, offline: bool) -> Path:
             snapshot_download(model, allow_patterns=HUB_FILES, ignore_patterns=HUB_SKIP, local_files_only=offline)
         )
     except Exception as error:  # the hub client has many error types, all meaning that the model is not here
-        advice = "it is not in the local cache and --offline was given" if offline else " ".join(str(error).split())[:300]
+        advice = (
+            "it is not in the local cache and --offline was given" if offline else " ".join(str(error).split())[:300]
+        )
         raise ModelError(f"{model}: not a local folder, and not fetched from the hub: {advice}") from error
 
 

@@ -52,9 +52,12 @@ class Backbone(Protocol):
     def embed(self, prompts: Sequence[str]) -> Condition:
         """One row of condition a prompt."""
 
-    def predict(self, z: Tensor, t: Tensor | int, condition: Condition, *, level: Tensor | int | None = None) -> Prediction:
-        """ONE network evaluation a row of ``z`` (B, c, h, w) at timestep ``t``, scalar or (B,); one condition row serves all.
+    def predict(
+        self, z: Tensor, t: Tensor | int, condition: Condition, *, level: Tensor | int | None = None
+    ) -> Prediction:
+        """ONE network evaluation a row of ``z`` (B, c, h, w) at timestep ``t``, scalar or (B,).
 
-        ``level`` is the timestep whose coefficients ``z`` really has, where that is not ``t``: inversion asks the network
-        about the next timestep while holding the latent of the one before.
+        One condition row serves all of ``z``.
+        ``level`` is the timestep whose coefficients ``z`` really has, where that is not ``t``: inversion asks the
+        network about the next timestep while holding the latent of the one before.
         """

@@ -18,8 +18,8 @@ FILE = "counterscan.json"
 class Card:
     """What a model was trained for.
 
-    ``findings`` are canonical names; ``template`` the words a prompt starts with ("nih chest radiograph"); ``channels`` and
-    ``resolution`` (pixels, square) are what ``encode`` takes; ``value_range`` the range of its images.
+    ``findings`` are canonical names; ``template`` the words a prompt starts with ("nih chest radiograph");
+    ``channels`` and ``resolution`` (pixels, square) are what ``encode`` takes; ``value_range`` the range of its images.
     """
 
     name: str
@@ -49,9 +49,13 @@ class Card:
             known["value_range"] = (float(low), float(high))
             card = Card(**known)
         except (OSError, ValueError, TypeError) as error:
-            raise ModelError(f"{path}: not a model card ({error}); compare it with the card of a built-in model") from error
+            raise ModelError(
+                f"{path}: not a model card ({error}); compare it with the card of a built-in model"
+            ) from error
         if card.channels < 1 or card.resolution < 1:
-            raise ModelError(f"{path}: channels and resolution must be positive, got {card.channels} and {card.resolution}")
+            raise ModelError(
+                f"{path}: channels and resolution must be positive, got {card.channels} and {card.resolution}"
+            )
         return card
 
     def write(self, folder: Path) -> Path:

@@ -51,10 +51,11 @@ def build(
 ) -> Path:
     """Write a randomly initialised pipeline folder and return its path.
 
-    ``vae_blocks`` are the channels of the image levels (n levels shrink the image by ``2 ** (n - 1)``), ``unet_blocks`` those
-    of the latent levels; ``unet_attention`` says which latent levels read the prompt (default: all but the finest).
-    ``words`` are words or phrases the tokenizer keeps whole. ``zero_snr`` makes the last timestep pure noise (with
-    ``v_prediction`` only). Same arguments, same weights; the global random state is left as it was.
+    ``vae_blocks`` are the channels of the image levels (n levels shrink the image by ``2 ** (n - 1)``),
+    ``unet_blocks`` those of the latent levels; ``unet_attention`` says which latent levels read the prompt (default:
+    all but the finest). ``words`` are words or phrases the tokenizer keeps whole. ``zero_snr`` makes the last
+    timestep pure noise (with ``v_prediction`` only). Same arguments, same weights; the global random state is left
+    as it was.
     """
     folder = Path(folder)
     latent = resolution // 2 ** (len(vae_blocks) - 1)
@@ -72,7 +73,9 @@ def build(
         _unet(latent, latent_channels, unet_blocks, unet_layers, attention, unet_heads, text_hidden).save_pretrained(
             folder / "unet"
         )
-        _text(len(vocabulary), text_hidden, text_layers, text_heads, max_length).save_pretrained(folder / "text_encoder")
+        _text(len(vocabulary), text_hidden, text_layers, text_heads, max_length).save_pretrained(
+            folder / "text_encoder"
+        )
     _write_tokenizer(folder / "tokenizer", vocabulary, max_length)
     _write_scheduler(folder / "scheduler", prediction_type, beta_start, beta_end, zero_snr)
     _write_index(folder)

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x and 2.x and everything saved in their format, with any Hugging Face text encoder in place of CLIP.
+"""Stable Diffusion 1.x and 2.x and everything saved in their format, with any Hugging Face text encoder for CLIP.
 
 Components are opened one by one, so that neither the pipeline class nor what it drags in is imported.
 """
@@ -58,7 +58,7 @@ class StableDiffusion:
 
     @classmethod
     def open(cls, folder: Path, *, device: str = "cpu", dtype: torch.dtype | None = None) -> StableDiffusion:
-        """Open a local pipeline folder. Raises ``ModelError`` naming what is missing, unsafe, damaged or does not fit."""
+        """Open a local pipeline folder. Raises ``ModelError`` naming what is missing, unsafe, damaged or unfitting."""
         index = _read_json(folder / "model_index.json")
         for component in COMPONENTS:
             check_weights(folder / component)
@@ -123,7 +123,7 @@ class StableDiffusion:
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        """Latent → image (B, C, H, W) float32 in [0, 1]; averaged over channels where the card says the images are grey."""
+        """Latent → image (B, C, H, W) float32 in [0, 1]; averaged over channels if the card says grey."""
         shift = getattr(self.vae.config, "shift_factor", None) or 0.0
         z = z / self.vae.config.scaling_factor + shift
         image = self.vae.decode(z.to(self.device, self.dtype)).sample.float()
@@ -133,7 +133,7 @@ class StableDiffusion:
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Condition:
-        """Prompts → token embeddings, one row each. Warns, naming the words, when a prompt is too long for the encoder."""
+        """Prompts → token embeddings, one row each. Warns, naming the words, when a prompt is too long."""
         if isinstance(prompts, str):
             prompts = [prompts]
         fresh = [p for p in dict.fromkeys(prompts) if p not in self._prompts]
@@ -150,7 +150,9 @@ class StableDiffusion:
         return Condition(tokens, None, mask)
 
     @torch.no_grad()
-    def predict(self, z: Tensor, t: Tensor | int, condition: Condition, *, level: Tensor | int | None = None) -> Prediction:
+    def predict(
+        self, z: Tensor, t: Tensor | int, condition: Condition, *, level: Tensor | int | None = None
+    ) -> Prediction:
         """ONE U-Net evaluation a row. See ``Backbone.predict``."""
         rows = z.shape[0]
         if len(condition) not in (1, rows):
@@ -169,7 +171,8 @@ class StableDiffusion:
             if len(ids) > limit:
                 cut = self.tokenizer.decode(ids[limit - 1 : -1])
                 warnings.warn(
-                    f"the prompt is too long for {self.card.name} ({len(ids)} of {limit} tokens); cut: {cut!r}", stacklevel=3
+                    f"the prompt is too long for {self.card.name} ({len(ids)} of {limit} tokens); cut: {cut!r}",
+                    stacklevel=3,
                 )
         batch = self.tokenizer(
             list(prompts), padding="max_length", max_length=limit, truncation=True, return_tensors="pt"
@@ -206,11 +209,11 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def check_weights(folder: Path) -> None:
-    """Raises ``ModelError`` unless a component has a config and readable safetensors files. Pickles are never opened."""
+    """Raises ``ModelError`` unless a component has a config and readable safetensors files; never opens a pickle."""
     from safetensors import SafetensorError, safe_open
 
     if not folder.is_dir():
-        raise ModelError(f"{folder}: the model has no {folder.name}; it needs vae, unet, text_encoder, tokenizer, scheduler")
+        raise ModelError(f"{folder}: the model has no {folder.name}; a model is a diffusers pipeline folder")
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder / 'config.json'}: missing")
     files = weight_files(folder)
@@ -263,7 +266,7 @@ def _open_diffusers(kind: Any, folder: Path) -> Any:
     if info["missing_keys"]:
         raise ModelError(f"{folder}: the weights lack {_some(info['missing_keys'])}")
     if info.get("unexpected_keys"):
-        raise ModelError(f"{folder}: the weights hold {_some(info['unexpected_keys'])}, which config.json does not mention")
+        raise ModelError(f"{folder}: the weights hold {_some(info['unexpected_keys'])}, which config.json does not")
     return model
 
 
@@ -296,6 +299,7 @@ def _open_text(index: Mapping[str, Any], folder: Path) -> Any:
             local_files_only=True,
             variant=_variant(weight_files(path)[0]) or None,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
             **options,
         )
     except (ValueError, RuntimeError, TypeError, OSError, KeyError) as error:

@@ -22,8 +22,8 @@ def check_method(
 ) -> None:
     """Raises ``AssertionError`` naming the first promise that ``method`` breaks on ``backbone``.
 
-    The promises: the image's shape, float32, finite, in [0, 1]; the same seed gives the same image; no global random state is
-    touched and the input is left alone; a batch with one generator an image equals its images one by one (to
+    The promises: the image's shape, float32, finite, in [0, 1]; the same seed gives the same image; no global random
+    state is touched and the input is left alone; a batch with one generator an image equals its images one by one (to
     ``tolerance``); evaluations are counted and the same every time; progress rises to its total; the null edit stays
     within ``null_tolerance`` (mean absolute difference) of the image encoded and decoded.
     ``image`` (B, C, H, W) with B > 1; default: two images of smooth noise.

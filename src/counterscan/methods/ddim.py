@@ -1,14 +1,14 @@
-"""DDIM abduction and action (Song et al. 2021, "Denoising Diffusion Implicit Models"; the counterfactual reading is that of
-Sanchez and Tsaftaris 2022, "Diffusion Causal Models").
+"""DDIM abduction and action (Song et al. 2021, "Denoising Diffusion Implicit Models"; the counterfactual reading is
+that of Sanchez and Tsaftaris 2022, "Diffusion Causal Models").
 
-Abduction runs the deterministic ODE upwards under the source prompt, without guidance, from the latent ``z`` to the level
-``depth`` of the chain; action runs it down under the target prompt with guidance::
+Abduction runs the deterministic ODE upwards under the source prompt, without guidance, from the latent ``z`` to the
+level ``depth`` of the chain; action runs it down under the target prompt with guidance::
 
     up    x(t+) = s(t+) x̂0 + n(t+) ε̂,   x̂0, ε̂ = network(x(t), t+, source)
     down  x(t-) = s(t-) x̂0 + n(t-) ε̂,   x̂0, ε̂ = source + guidance (target - source)
 
-Cost with k = steps * depth: k evaluations up, 2k down (k for a null edit or guidance 1). No random numbers. The null edit is
-close to the image and not exact: the two directions ask the network at slightly different points.
+Cost with k = steps * depth: k evaluations up, 2k down (k for a null edit or guidance 1). No random numbers. The null
+edit is close to the image and not exact: the two directions ask the network at slightly different points.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Ddim:
 
 
 def step_up(backbone: Backbone, x: Tensor, level: int, t: int, condition: Condition) -> Tensor:
-    """One inversion step from ``level`` up to ``t``; the network is asked about ``t``, as in diffusers' inverse scheduler."""
+    """One inversion step from ``level`` up to ``t``; the network is asked about ``t``, as diffusers does."""
     prediction = backbone.predict(x, t, condition, level=level)
     schedule: Schedule = backbone.schedule
     return ddim_step(prediction, *schedule.coefficients(t))

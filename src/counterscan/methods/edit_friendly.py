@@ -1,15 +1,15 @@
 """Edit-friendly DDPM inversion (Huberman-Spiegelglas, Kulikov and Michaeli 2024, "An Edit Friendly DDPM Noise Space").
 
-Every noisy latent is drawn from the image with its OWN noise, all at once; what the network's step under the source prompt
-misses of the next one is kept and added to the steps under the target prompt::
+Every noisy latent is drawn from the image with its OWN noise, all at once; what the network's step under the source
+prompt misses of the next one is kept and added to the steps under the target prompt::
 
     x(t)  = s(t) z + n(t) ε(t),  ε(t) independent            for all t
     r(t)  = x(t-) - mean(x(t), t, source)                    one batched call: no step waits for another
     y(t-) = mean(y(t), t, source + guidance (target - source)) + r(t)
 
-``mean`` is the mean of the DDPM posterior (``eta = 1``). The paper keeps ``r / deviation`` and multiplies it back, which is
-the same thing except where the deviation is 0; keeping ``r`` is exact at the last step too. With target = source the latent
-comes back up to rounding, at any guidance.
+``mean`` is the mean of the DDPM posterior (``eta = 1``). The paper keeps ``r / deviation`` and multiplies it back,
+which is the same thing except where the deviation is 0; keeping ``r`` is exact at the last step too. With target =
+source the latent comes back up to rounding, at any guidance.
 
 Cost with k = steps * depth: k evaluations for the source, 2k for the target (k for a null edit or guidance 1).
 """
@@ -35,7 +35,7 @@ LARGEST_BATCH = 32
 
 @dataclass(frozen=True)
 class EditFriendly:
-    """``steps`` of the full chain, of which the lowest ``depth`` are used; ``guidance`` weight; ``eta`` 1 DDPM, 0 DDIM."""
+    """``steps`` of the full chain, of which the lowest ``depth`` are used; ``guidance`` weight; ``eta`` 1 is DDPM."""
 
     steps: int = 20
     depth: float = 0.6
@@ -82,7 +82,7 @@ class EditFriendly:
 def noisy_path(
     schedule: Schedule, z: Tensor, times: Sequence[int], generator: torch.Generator | Sequence[torch.Generator]
 ) -> list[Tensor]:
-    """The latent at every timestep, each with noise of its own, and last the latent itself: k + 1 tensors (B, c, h, w)."""
+    """The latent at every timestep, each with noise of its own, and last the latent itself: k + 1 of (B, c, h, w)."""
     noise = draw(z.shape, generator, len(times), z.device)
     return [add_noise(z, e, *schedule.coefficients(t)) for t, e in zip(times, noise, strict=True)] + [z]
 

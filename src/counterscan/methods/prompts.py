@@ -18,8 +18,8 @@ from counterscan.types import Condition, Edit, Prediction
 class Prompts:
     """The embedded prompts of an edit, one row each.
 
-    Guidance leads away from ``negative``: the source prompt, which is "" where nothing is known about the image. So an edit
-    whose target is its source is not guided at all.
+    Guidance leads away from ``negative``: the source prompt, which is "" where nothing is known about the image. So
+    an edit whose target is its source is not guided at all.
     """
 
     source: Condition
@@ -37,7 +37,7 @@ class Prompts:
         return self.source
 
     def towards_target(self, backbone: Backbone, z: Tensor, t: Tensor | int, weight: float) -> Prediction:
-        """``negative + weight * (target - negative)``: two evaluations an image, one where the weight or edit needs no more."""
+        """``negative + weight * (target - negative)``: two evaluations an image, or one if that is enough."""
         if self.same or weight == 1:
             return backbone.predict(z, t, self.target)
         rows = z.shape[0]

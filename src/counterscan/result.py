@@ -1,0 +1,224 @@
+"""``Counterfactual``: the answer to an edit. It draws itself, saves itself and can be loaded again."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from counterscan.errors import DataError, ImageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    from counterscan.imaging import Picture
+    from counterscan.types import Edit
+
+CENTRE, REACH = 32768, 32767  # a saved difference: 16 bits around CENTRE, REACH = the scale in its note
+FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Counterfactual:
+    """A factual image and what it would look like after an edit.
+
+    ``difference`` is signed, counterfactual minus factual, float32 (H, W) in the unit scale of ``Picture.unit`` at
+    native size; ``mask`` bool (H, W) is where pixels may differ: outside it the two are equal bit for bit.
+    ``evaluations`` are network evaluations for this image, ``seconds`` its share of the time, ``fingerprint`` that
+    of the model's weights.
+    """
+
+    factual: Picture
+    counterfactual: Picture
+    difference: np.ndarray
+    mask: np.ndarray
+    edit: Edit
+    method: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    evaluations: int = 0
+    seconds: float = 0.0
+    model: str = ""
+    fingerprint: str = ""
+
+    def __repr__(self) -> str:
+        name = self.factual.path.name if self.factual.path else "image"
+        height, width = self.mask.shape
+        return (
+            f"<Counterfactual {name} {width}x{height}: {self.edit.target!r}, {self.method}, "
+            f"{self.mask.mean():.1%} changed, {self.evaluations} evaluations>"
+        )
+
+    def _repr_html_(self) -> str:
+        buffer = io.BytesIO()
+        self.figure().save(buffer, "PNG")
+        return f'<img alt="counterfactual" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+
+    def figure(self, side: int = 320) -> Image:
+        """Four panels ``side`` pixels high: original, counterfactual, signed difference, overlay."""
+        from counterscan.drawing import panels
+
+        return panels(self.factual.unit(), self.counterfactual.unit(), self.difference, side=side)
+
+    def save(self, folder: str | Path, stem: str | None = None) -> dict[str, str]:
+        """Write everything into ``folder``; returns the file names, relative to it.
+
+        ``image`` is the factual, copied as it is; ``counterfactual`` a DICOM where the factual is one and a lossless
+        PNG otherwise; ``difference`` a 16-bit PNG (grey 32768 = no change, scale in its note); ``mask`` and ``figure``
+        PNG. A ``{stem}.json`` beside them is what ``load`` reads.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        stem = stem or (self.factual.path.name.split(".")[0] if self.factual.path else "image")
+        suffix = ".dcm" if self.factual.format == "dicom" else ".png"
+        files = {
+            "image": self._save_factual(folder, stem),
+            "counterfactual": f"{stem}.counterfactual{suffix}",
+            "difference": f"{stem}.difference.png",
+            "mask": f"{stem}.mask.png",
+            "figure": f"{stem}.figure.png",
+        }
+        record = self._record()
+        _write_picture(self.counterfactual, folder / files["counterfactual"], record)
+        _write_difference(self.difference, folder / files["difference"])
+        _write_mask(self.mask, folder / files["mask"])
+        _atomically(folder / files["figure"], lambda path: self.figure().save(path, "PNG"))
+        region = None
+        if self.edit.mask is not None:
+            region = f"{stem}.allowed.png"
+            _write_mask(self.edit.mask.cpu().numpy().astype(bool), folder / region)
+        text = json.dumps({"format": FORMAT, "files": files, "allowed": region, **record}, indent=2) + "\n"
+        _atomically(folder / f"{stem}.json", lambda path: path.write_text(text, encoding="utf-8"))
+        return files
+
+    @staticmethod
+    def load(path: str | Path) -> Counterfactual:
+        """Read what ``save`` wrote: its ``.json``, or a folder that holds exactly one."""
+        from counterscan.imaging import read
+
+        path = _record_path(Path(path))
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            files, folder = record["files"], path.parent
+            return Counterfactual(
+                factual=read(folder / files["image"]),
+                counterfactual=read(folder / files["counterfactual"]),
+                difference=_read_difference(folder / files["difference"]),
+                mask=_read_mask(folder / files["mask"]),
+                edit=_read_edit(record["edit"], folder / record["allowed"] if record["allowed"] else None),
+                **{key: record[key] for key in _PLAIN},
+            )
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            raise DataError(f"{path}: not a saved counterfactual ({type(error).__name__}: {error})") from error
+
+    def _record(self) -> dict[str, Any]:
+        request = self.edit
+        return {key: getattr(self, key) for key in _PLAIN} | {
+            "settings": dict(self.settings),
+            "edit": {
+                "source": request.source,
+                "target": request.target,
+                "changes": [asdict(change) for change in request.changes],
+                "region": request.region,
+                "keep": list(request.keep),
+            },
+        }
+
+    def _save_factual(self, folder: Path, stem: str) -> str:
+        """The original file itself, byte for byte, where there is one."""
+        source = self.factual.path
+        if source is None or not source.exists():
+            name = f"{stem}.original.png"
+            _write_picture(self.factual, folder / name, {}, synthetic=False)
+            return name
+        name = f"{stem}.original{''.join(source.suffixes[-2:] if source.suffix == '.gz' else source.suffixes[-1:])}"
+        _atomically(folder / name, lambda path: shutil.copyfile(source, path))
+        return name
+
+
+_PLAIN = ("method", "settings", "seed", "evaluations", "seconds", "model", "fingerprint")
+
+
+def _record_path(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    records = [p for p in sorted(path.glob("*.json")) if p.name != "run.json"]
+    if len(records) != 1:
+        raise DataError(f"{path}: holds {len(records)} records; name the .json of the one to load")
+    return records[0]
+
+
+def _read_edit(record: Mapping[str, Any], allowed: Path | None) -> Edit:
+    import torch
+
+    from counterscan.types import Change, Edit
+
+    mask = None if allowed is None else torch.from_numpy(_read_mask(allowed))
+    changes = tuple(Change(**change) for change in record["changes"])
+    return Edit(record["source"], record["target"], changes, record["region"], mask, tuple(record["keep"]))
+
+
+def _write_picture(picture: Picture, path: Path, record: Mapping[str, Any], *, synthetic: bool = True) -> None:
+    from counterscan.imaging import write
+
+    write(picture, path, note={"counterscan": json.dumps(record)} if synthetic else {})
+
+
+def _write_difference(difference: np.ndarray, path: Path) -> None:
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    scale = float(np.abs(difference).max()) or 1.0
+    pixels = (np.round(difference.astype(np.float64) / scale * REACH) + CENTRE).astype(np.uint16)
+    note: PngInfo = PngInfo()
+    note.add_text("Software", "counterscan")
+    note.add_text("scale", repr(scale))
+    note.add_text("Comment", f"signed difference = (value - {CENTRE}) / {REACH} * scale")
+    _atomically(path, lambda draft: Image.fromarray(pixels).save(draft, "PNG", pnginfo=note))
+
+
+def _read_difference(path: Path) -> np.ndarray:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        pixels = np.asarray(image).astype(np.float64)
+        try:
+            scale = float(image.text["scale"])  # type: ignore[attr-defined]
+        except (KeyError, AttributeError) as error:
+            raise ImageError(f"{path}: the note that holds its scale is gone; save the counterfactual again") from error
+    return ((pixels - CENTRE) / REACH * scale).astype(np.float32)
+
+
+def _write_mask(mask: np.ndarray, path: Path) -> None:
+    from PIL import Image
+
+    pixels = mask.astype(np.uint8) * 255
+    _atomically(path, lambda draft: Image.fromarray(pixels).save(draft, "PNG"))
+
+
+def _read_mask(path: Path) -> np.ndarray:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return np.array(image.convert("L")) > 127
+
+
+def _atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write beside the goal and rename, so that nobody ever sees half a file."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(draft)
+        os.replace(draft, path)
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        draft.unlink(missing_ok=True)
