@@ -6,7 +6,12 @@ from collections.abc import Sequence
 
 
 def phrase(
-    finding: str, *, side: str | None = None, place: str | None = None, severity: str | None = None, absent: bool = False
+    finding: str,
+    *,
+    side: str | None = None,
+    place: str | None = None,
+    severity: str | None = None,
+    absent: bool = False,
 ) -> str:
     """``"small left pleural effusion"``, ``"left upper lung nodule"``; absent: ``"no pacemaker"``."""
     if absent:
@@ -14,7 +19,13 @@ def phrase(
     return " ".join(word for word in (severity, side, place, finding) if word)
 
 
-def prompt(phrases: Sequence[str] = (), *, template: str = "chest radiograph", view: str | None = None, sex: str | None = None) -> str:
+def prompt(
+    phrases: Sequence[str] = (),
+    *,
+    template: str = "chest radiograph",
+    view: str | None = None,
+    sex: str | None = None,
+) -> str:
     """The whole prompt: ``"world chest radiograph, PA, male: small left pleural effusion, no pacemaker."``.
 
     Without phrases only the head is left, ``"world chest radiograph, PA"``.
