@@ -170,7 +170,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=6e-4)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--width", type=int, default=40, help="channels of the autoencoder")
+    parser.add_argument("--width", type=int, default=32, help="channels of the autoencoder")
     parser.add_argument("--compile", action="store_true")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -184,7 +184,8 @@ def _draw(o: argparse.Namespace) -> None:
 def _autoencoder(o: argparse.Namespace) -> None:
     with torch.random.fork_rng():
         torch.random.default_generator.manual_seed(o.seed)
-        vae = autoencoder.build(6, o.width)
+        vae = autoencoder.build(4, o.width)
+    autoencoder.start_as_wavelet(vae)
     real = nih_images(o.nih, nih_table(o.nih, "train"))
     world = [np.load(path, mmap_mode="r") for path in sorted(o.work.glob("world?.npy"))]
     settings = autoencoder.AutoencoderSettings(steps=o.steps, rate=o.rate, seed=o.seed)
@@ -206,7 +207,7 @@ def _world(o: argparse.Namespace) -> None:
     scale = float(1 / latents[:2000].astype(np.float32).std())
     words = vocabulary(rows, [*WORDS, *(w for name in NIH_NAMES.values() for w in name.split())])
     start = o.start or compact.build(
-        o.out, words=words, name="chest-world", latent_channels=6, unet_blocks=(64, 128, 192), unet_heads=4,
+        o.out, words=words, name="chest-world", latent_channels=4, vae_blocks=(8, 8, 8), unet_blocks=(32, 64, 128, 192), unet_attention=(False, False, True, True), unet_heads=4,
         text_hidden=128, text_layers=2, max_length=64, template=WORLD_TEMPLATE,
         findings=(*FINDINGS, "support devices"), seed=o.seed,
     )  # fmt: skip
