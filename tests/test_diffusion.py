@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddim_inverse import DDIMInverseScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,6 +64,24 @@ def test_step_down_is_the_ddim_step_of_diffusers(kind: str, eta: float) -> None:
         torch.testing.assert_close(prediction.clean, wanted.pred_original_sample, atol=1e-4, rtol=1e-4)
 
 
+def test_solver_is_the_multistep_solver_of_diffusers() -> None:
+    schedule = ours(CONFIGS[0])
+    theirs = DPMSolverMultistepScheduler(
+        **CONFIGS[0], prediction_type="sample", timestep_spacing="linspace", final_sigmas_type="sigma_min"
+    )
+    theirs.set_timesteps(20)
+    times = [*theirs.timesteps.tolist(), 0]
+    levels = [schedule.coefficients(t) for t in times]
+    start = torch.randn(1, 4, 5, 5, generator=torch.Generator().manual_seed(0))
+    z, wanted, older = start, start, None
+    for i, t in enumerate(theirs.timesteps):
+        clean, their_clean = (0.3 * torch.tanh(x + 0.1) for x in (z, wanted))
+        z = diffusion.solver_step(z, clean, older, (levels[i - 1], levels[i], levels[i + 1]))
+        wanted = theirs.step(their_clean, t, wanted).prev_sample
+        older = clean
+    torch.testing.assert_close(z, wanted, atol=1e-3, rtol=0)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @given(t=st.integers(0, 999), seed=st.integers(0, 2**31))
 def test_conversion_inverts_the_training_target(kind: str, t: int, seed: int) -> None:
@@ -87,7 +106,7 @@ def test_flow_matching_conversion_inverts_its_target() -> None:
     torch.testing.assert_close(prediction.noise, noise, atol=1e-5, rtol=0)
 
 
-@given(n=st.integers(1, 200), depth=st.floats(0.01, 1.0))
+@given(n=st.integers(1, 1000), depth=st.floats(0.01, 1.0))
 def test_depth_keeps_the_lowest_timesteps(n: int, depth: float) -> None:
     schedule = ours(CONFIGS[0])
     chain, part = schedule.timesteps(n).tolist(), schedule.timesteps(n, depth).tolist()

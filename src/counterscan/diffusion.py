@@ -70,8 +70,8 @@ class Schedule:
             chain = torch.linspace(total - 1, 0, n, dtype=torch.float64).round().long()
         else:
             ratio = total // n
-            chain = torch.arange(n - 1, -1, -1) * ratio + self.offset
-            chain = chain.clamp(max=total - 1)
+            offset = min(self.offset, total - 1 - (n - 1) * ratio)  # a full chain leaves no room for an offset
+            chain = torch.arange(n - 1, -1, -1) * ratio + offset
         return chain[n - max(1, round(n * depth)) :]
 
 
@@ -203,6 +203,24 @@ def ddim_step(prediction: Prediction, signal_to: Tensor, noise_to: Tensor, devia
     """The mean of the latent at another level (cleaner or noisier); add ``deviation * fresh noise`` if there is any."""
     left = (noise_to**2 - torch.as_tensor(deviation) ** 2).clamp(min=0).sqrt()
     return column(signal_to, prediction.clean) * prediction.clean + column(left, prediction.noise) * prediction.noise
+
+
+def solver_step(z: Tensor, clean: Tensor, older: Tensor | None, levels: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """One step of DPM-Solver++ 2M (Lu et al. 2022) on predictions of the clean latent.
+
+    ``levels`` are the (signal, noise) of the step before, of ``z`` and of the goal; ``older`` is the clean prediction of
+    the step before, or ``None`` for a first-order step (the first, the last, and every step to a level without noise).
+    """
+    before, here, there = levels
+    if older is not None:
+        span, last = _log_snr(there) - _log_snr(here), _log_snr(here) - _log_snr(before)
+        clean = clean + (clean - older) * (span / (2 * last))
+    shrink = there[1] / here[1]
+    return shrink * z + (there[0] - shrink * here[0]) * clean
+
+
+def _log_snr(level: tuple[Tensor, Tensor]) -> Tensor:
+    return level[0].log() - level[1].log()
 
 
 def draw(

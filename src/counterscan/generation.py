@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from counterscan.diffusion import draw, guide
+from counterscan.diffusion import CLEAN, draw, guide, solver_step
 from counterscan.errors import WordsError
 from counterscan.types import Condition, Prediction
 
@@ -74,52 +74,27 @@ def sample(
     import torch
 
     with torch.no_grad():
-        rows = len(generators)
-        scheduler = _solver(backbone, steps)
-        z = draw((rows, *backbone.latent_shape), generators, 1, backbone.device)[0] * scheduler.init_noise_sigma
+        times = [*backbone.schedule.timesteps(steps).tolist(), CLEAN]
+        levels = [backbone.schedule.coefficients(t) for t in times]
         negative, positive = backbone.embed([""]), backbone.embed([prompt])
-        for done, t in enumerate(scheduler.timesteps, 1):
-            clean = _guided(backbone, z, int(t), negative, positive, guidance).clean
-            z = scheduler.step(clean, t, z).prev_sample
+        z = draw((len(generators), *backbone.latent_shape), generators, 1, backbone.device)[0]
+        older = None
+        for i in range(steps):
+            clean = _guided(backbone, z, times[i], negative, positive, guidance)
+            # the last step is of first order: the solver's extrapolation is unstable towards no noise
+            z = solver_step(z, clean, older if i < steps - 1 else None, (levels[i - 1], levels[i], levels[i + 1]))
+            older = clean
             if progress is not None:
-                progress(done, len(scheduler.timesteps))
+                progress(i + 1, steps)
         return backbone.decode(z)
 
 
-def _guided(
-    backbone: Backbone, z: Tensor, t: int, negative: Condition, positive: Condition, weight: float
-) -> Prediction:
+def _guided(backbone: Backbone, z: Tensor, t: int, negative: Condition, positive: Condition, weight: float) -> Tensor:
     import torch
 
     if weight == 1:
-        return backbone.predict(z, t, positive)
+        return backbone.predict(z, t, positive).clean
     rows = z.shape[0]
     both = backbone.predict(torch.cat([z, z]), t, Condition.cat([negative.repeat(rows), positive.repeat(rows)]))
-    return guide(
-        Prediction(both.clean[:rows], both.noise[:rows]), Prediction(both.clean[rows:], both.noise[rows:]), weight
-    )
-
-
-def _solver(backbone: Backbone, steps: int) -> object:
-    """DPM-Solver++ fed with clean predictions, so that it does not matter what the network was trained to put out."""
-    from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
-
-    betas = 1 - _ratio(backbone.schedule.signal.double() ** 2)
-    scheduler = DPMSolverMultistepScheduler(
-        num_train_timesteps=len(backbone.schedule),
-        trained_betas=betas.clamp(max=1 - 1e-6).numpy(),
-        prediction_type="sample",
-        algorithm_type="dpmsolver++",
-        solver_order=2,
-        timestep_spacing=backbone.schedule.spacing,
-        steps_offset=backbone.schedule.offset,
-    )
-    scheduler.set_timesteps(steps)
-    return scheduler
-
-
-def _ratio(alphas: Tensor) -> Tensor:
-    """Cumulative products back to their factors."""
-    import torch
-
-    return torch.cat([alphas[:1], alphas[1:] / alphas[:-1]])
+    low, high = Prediction(both.clean[:rows], both.noise[:rows]), Prediction(both.clean[rows:], both.noise[rows:])
+    return guide(low, high, weight).clean
