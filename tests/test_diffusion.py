@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
@@ -112,8 +114,9 @@ def test_depth_keeps_the_lowest_timesteps(n: int, depth: float) -> None:
     chain, part = schedule.timesteps(n).tolist(), schedule.timesteps(n, depth).tolist()
     assert part == chain[n - len(part) :]
     assert len(part) == max(1, round(n * depth))
-    assert all(a > b for a, b in zip(chain, chain[1:], strict=False))
-    assert chain[-1] >= 0 and chain[0] < 1000
+    assert all(a > b for a, b in itertools.pairwise(chain))
+    assert chain[-1] >= 0
+    assert chain[0] < 1000
 
 
 def test_fractions_lie_between_their_neighbours() -> None:
@@ -124,7 +127,8 @@ def test_fractions_lie_between_their_neighbours() -> None:
 
 def test_guidance_weights_zero_and_one_are_the_two_prompts() -> None:
     a, b = (Prediction(torch.full((1, 1), x), torch.full((1, 1), -x)) for x in (1.0, 3.0))
-    assert diffusion.guide(a, b, 0).clean == 1 and diffusion.guide(a, b, 1).noise == -3
+    assert diffusion.guide(a, b, 0).clean == 1
+    assert diffusion.guide(a, b, 1).noise == -3
     assert diffusion.guide(a, b, 2).clean == 5
 
 

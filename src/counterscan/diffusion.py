@@ -208,8 +208,8 @@ def ddim_step(prediction: Prediction, signal_to: Tensor, noise_to: Tensor, devia
 def solver_step(z: Tensor, clean: Tensor, older: Tensor | None, levels: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """One step of DPM-Solver++ 2M (Lu et al. 2022) on predictions of the clean latent.
 
-    ``levels`` are the (signal, noise) of the step before, of ``z`` and of the goal; ``older`` is the clean prediction of
-    the step before, or ``None`` for a first-order step (the first, the last, and every step to a level without noise).
+    ``levels`` are the (signal, noise) of the step before, of ``z`` and of the goal; ``older`` is the clean prediction
+    of the step before, or ``None`` for a first-order step: the first, the last, and any to a level without noise.
     """
     before, here, there = levels
     if older is not None:

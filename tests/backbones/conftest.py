@@ -1,8 +1,7 @@
 from pathlib import Path
 
 import pytest
-
-from models import tiny
+from tests.models import tiny
 
 
 @pytest.fixture(scope="session")

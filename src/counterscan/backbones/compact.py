@@ -14,7 +14,7 @@ import string
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -98,7 +98,7 @@ def word_list(words: Sequence[str]) -> list[str]:
     return [*SPECIAL, *characters, *("##" + c for c in characters), *sorted(whole)]
 
 
-def _vae(channels: int, resolution: int, latent_channels: int, blocks: Sequence[int]) -> torch.nn.Module:
+def _vae(channels: int, resolution: int, latent_channels: int, blocks: Sequence[int]) -> Any:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     return AutoencoderKL(
@@ -124,7 +124,7 @@ def _unet(
     attention: Sequence[bool],
     heads: int,
     text_hidden: int,
-) -> torch.nn.Module:
+) -> Any:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     return UNet2DConditionModel(
@@ -141,7 +141,7 @@ def _unet(
     )
 
 
-def _text(vocabulary: int, hidden: int, layers: int, heads: int, max_length: int) -> torch.nn.Module:
+def _text(vocabulary: int, hidden: int, layers: int, heads: int, max_length: int) -> Any:
     from transformers import BertConfig, BertModel
 
     config = BertConfig(

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 @contextmanager
 def quiet() -> Iterator[None]:
     """Inside, diffusers and transformers log errors only and draw no progress bars; afterwards all is as before."""
+    import diffusers.utils.logging  # noqa: F401  its import sets the level of the "diffusers" logger: let it go first
     from transformers.utils import logging as transformers_logging
 
     loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]

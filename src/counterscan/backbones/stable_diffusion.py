@@ -20,7 +20,7 @@ from torch import Tensor
 
 from counterscan.backbones.card import Card
 from counterscan.backbones.quiet import quiet
-from counterscan.diffusion import schedule_from_config, to_prediction
+from counterscan.diffusion import PredictionType, schedule_from_config, to_prediction
 from counterscan.errors import ModelError
 from counterscan.types import Condition, Prediction
 
@@ -50,7 +50,7 @@ class StableDiffusion:
         self.folder, self.vae, self.unet, self.text_encoder, self.tokenizer = folder, vae, unet, text_encoder, tokenizer
         self.schedule = schedule_from_config(scheduler)
         self.scheduler_config = dict(scheduler)
-        self.prediction_type = str(scheduler.get("prediction_type", "epsilon"))
+        self.prediction_type: PredictionType = scheduler.get("prediction_type", "epsilon")
         self.card = card or _guess_card(folder, vae, unet)
         self.device, self.dtype = unet.device, unet.dtype
         self.evaluations = 0
