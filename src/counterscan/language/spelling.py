@@ -8,7 +8,7 @@ ARTICLES = frozenset("a an the this that these those his her its their my your o
 
 
 def stem(word: str) -> str:
-    """A lower-case word in the singular, in American spelling: ``"Oedema"`` -> ``"edema"``, ``"masses"`` -> ``"mass"``."""
+    """A word in lower case, singular, American: ``"Oedema"`` -> ``"edema"``, ``"masses"`` -> ``"mass"``."""
     word = word.lower().replace("oedema", "edema")
     if len(word) <= 3 or word.endswith(("ss", "us", "is")):
         return word

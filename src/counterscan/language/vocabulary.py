@@ -220,9 +220,7 @@ VOCABULARY: tuple[Finding, ...] = (
     ),
     Finding(
         "pneumonia",
-        _words(
-            "lung infection, pneumonic infiltrate, pulmonary infection, bronchopneumonia, chest infection, lobar pneumonia"
-        ),
+        _words("lung infection, pulmonary infection, bronchopneumonia, chest infection, lobar pneumonia"),
         sides=True,
         places=PLACES,
         severities=GRADES,
@@ -236,9 +234,7 @@ VOCABULARY: tuple[Finding, ...] = (
     ),
     Finding(
         "mass",
-        _words(
-            "lung mass, pulmonary mass, tumor, tumour, lung tumor, lung tumour, lung cancer, neoplasm, lung lesion, cancer"
-        ),
+        _words("lung mass, pulmonary mass, tumor, tumour, lung tumor, lung tumour, lung cancer, neoplasm, lung lesion"),
         sides=True,
         places=PLACES,
         severities=SIZES,
