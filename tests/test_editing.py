@@ -89,7 +89,7 @@ def test_a_list_equals_its_images_one_by_one(backbone: Backbone) -> None:
         assert np.mean(np.abs(result.difference - alone.difference)) < 0.01
 
 
-def test_a_mask_and_a_region_are_hard_limits(backbone: Backbone) -> None:
+def test_a_mask_and_a_region_are_hard_limits(backbone: Backbone, tmp_path: Path) -> None:
     mask = np.zeros((60, 50), bool)
     mask[20:40, 5:20] = True
     result = edit(picture(), **WORDS, mask=mask, method=Painter(), model=backbone)
@@ -98,6 +98,9 @@ def test_a_mask_and_a_region_are_hard_limits(backbone: Backbone) -> None:
     right = edit(picture(), **WORDS, region="right", method=Painter(), model=backbone)
     assert right.mask.any()
     assert not right.mask[:, 25:].any()
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    drawn = edit(picture(), **WORDS, mask=tmp_path / "mask.png", method=Painter(), model=backbone)
+    assert np.array_equal(drawn.counterfactual.pixels, result.counterfactual.pixels)
     both = edit(picture(), **WORDS, region="left", mask=mask, method=Painter(), model=backbone)
     assert not both.mask.any()
 
@@ -110,6 +113,9 @@ def test_bad_masks_and_regions_are_refused_before_any_work(backbone: Backbone, t
         edit(picture(), **WORDS, mask=np.zeros((60, 50)), model=backbone)
     with pytest.raises(WordsError, match=r"known are .*left lung"):
         allowed_area(Edit("", "", region="elbow"), (60, 50))
+    with pytest.raises(ImageError, match=r"mask.txt: the mask cannot be read"):
+        (tmp_path / "mask.txt").write_text("no image")
+        edit(picture(), **WORDS, mask=tmp_path / "mask.txt", model=backbone)
     assert backbone.evaluations == before
 
 

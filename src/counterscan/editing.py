@@ -217,7 +217,7 @@ def read_mask(mask: Any) -> Tensor:
     """A bool tensor (H, W), True where the image may change, from a path or an array (non-zero = True)."""
     import torch
 
-    array = as_picture(mask).pixels if isinstance(mask, str | Path) else np.asarray(mask)
+    array = _mask_file(Path(mask)) if isinstance(mask, str | Path) else np.asarray(mask)
     if array.ndim == 3:
         array = array.any(axis=2)
     if array.ndim != 2:
@@ -227,9 +227,19 @@ def read_mask(mask: Any) -> Tensor:
     return torch.from_numpy(array != 0)
 
 
+def _mask_file(path: Path) -> np.ndarray:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB") if image.mode == "P" else image)
+    except OSError as error:  # also what pillow raises for a file it does not know
+        raise ImageError(f"{path}: the mask cannot be read ({error}); save it as a black and white PNG") from error
+
+
 def allowed_area(request: Edit, size: tuple[int, int]) -> np.ndarray | None:
     """Where an image (H, W) may change, bool; ``None`` = everywhere. A mask and a region limit together."""
-    area = None
+    area: np.ndarray | None = None
     if request.region is not None:
         if request.region not in REGIONS:
             raise WordsError(f"no region {request.region!r}: known are {', '.join(sorted(REGIONS))}; or give a mask")
@@ -238,7 +248,7 @@ def allowed_area(request: Edit, size: tuple[int, int]) -> np.ndarray | None:
         area = np.zeros(size, bool)
         area[round(top * height) : round(bottom * height), round(left * width) : round(right * width)] = True
     if request.mask is not None:
-        mask = request.mask.cpu().numpy().astype(bool)
+        mask: np.ndarray = request.mask.cpu().numpy().astype(bool)
         if mask.shape != tuple(size):
             raise ImageError(
                 f"the mask is {mask.shape[1]}x{mask.shape[0]}, the image {size[1]}x{size[0]}; draw it on the image"

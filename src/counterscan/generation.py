@@ -41,7 +41,7 @@ def generate(
     import torch
 
     from counterscan.editing import as_backbone
-    from counterscan.imaging import from_array
+    from counterscan.imaging import Picture
 
     if not (n >= 1 and 1 <= steps <= 1000 and 0 <= guidance <= 100):
         raise WordsError(f"generate needs n >= 1, steps 1 to 1000, guidance 0 to 100; got {n}, {steps}, {guidance}")
@@ -57,7 +57,7 @@ def generate(
 
         for image in sample(backbone, prompt, generators, steps=steps, guidance=guidance, progress=report):
             pixels = (image.cpu().numpy() * 255).round().astype(np.uint8)
-            pictures.append(from_array(pixels[0] if pixels.shape[0] == 1 else np.moveaxis(pixels, 0, 2)))
+            pictures.append(Picture(pixels[0] if pixels.shape[0] == 1 else np.moveaxis(pixels, 0, 2)))
     return pictures
 
 

@@ -76,6 +76,8 @@ class Counterfactual:
         PNG otherwise; ``difference`` a 16-bit PNG (grey 32768 = no change, scale in its note); ``mask`` and ``figure``
         PNG. A ``{stem}.json`` beside them is what ``load`` reads.
         """
+        from counterscan.imaging import write
+
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         stem = stem or (self.factual.path.name.split(".")[0] if self.factual.path else "image")
@@ -88,7 +90,7 @@ class Counterfactual:
             "figure": f"{stem}.figure.png",
         }
         record = self._record()
-        _write_picture(self.counterfactual, folder / files["counterfactual"], record)
+        write(self.counterfactual, folder / files["counterfactual"], note=self._note())
         _write_difference(self.difference, folder / files["difference"])
         _write_mask(self.mask, folder / files["mask"])
         _atomically(folder / files["figure"], lambda path: self.figure().save(path, "PNG"))
@@ -120,6 +122,11 @@ class Counterfactual:
         except (KeyError, TypeError, ValueError, OSError) as error:
             raise DataError(f"{path}: not a saved counterfactual ({type(error).__name__}: {error})") from error
 
+    def _note(self) -> dict[str, Any]:
+        """What is written into the counterfactual itself."""
+        words = f"{self.edit.source} -> {self.edit.target}"
+        return {"method": self.method, "words": words} | {k: getattr(self, k) for k in ("model", "fingerprint", "seed")}
+
     def _record(self) -> dict[str, Any]:
         request = self.edit
         return {key: getattr(self, key) for key in _PLAIN} | {
@@ -138,7 +145,7 @@ class Counterfactual:
         source = self.factual.path
         if source is None or not source.exists():
             name = f"{stem}.original.png"
-            _write_picture(self.factual, folder / name, {}, synthetic=False)
+            _write_pixels(self.factual.pixels, folder / name)  # not by imaging.write: this one is not synthetic
             return name
         name = f"{stem}.original{''.join(source.suffixes[-2:] if source.suffix == '.gz' else source.suffixes[-1:])}"
         _atomically(folder / name, lambda path: shutil.copyfile(source, path))
@@ -167,12 +174,6 @@ def _read_edit(record: Mapping[str, Any], allowed: Path | None) -> Edit:
     return Edit(record["source"], record["target"], changes, record["region"], mask, tuple(record["keep"]))
 
 
-def _write_picture(picture: Picture, path: Path, record: Mapping[str, Any], *, synthetic: bool = True) -> None:
-    from counterscan.imaging import write
-
-    write(picture, path, note={"counterscan": json.dumps(record)} if synthetic else {})
-
-
 def _write_difference(difference: np.ndarray, path: Path) -> None:
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
@@ -199,9 +200,12 @@ def _read_difference(path: Path) -> np.ndarray:
 
 
 def _write_mask(mask: np.ndarray, path: Path) -> None:
+    _write_pixels(mask.astype(np.uint8) * 255, path)
+
+
+def _write_pixels(pixels: np.ndarray, path: Path) -> None:
     from PIL import Image
 
-    pixels = mask.astype(np.uint8) * 255
     _atomically(path, lambda draft: Image.fromarray(pixels).save(draft, "PNG"))
 
 

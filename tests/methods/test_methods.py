@@ -1,0 +1,137 @@
+"""Every method keeps the public promises, and gives the right answer where the right answer is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.methods.gaussian import Gaussian
+
+from counterscan import methods
+from counterscan.backbones import load
+from counterscan.backbones.base import Backbone
+from counterscan.errors import WordsError
+from counterscan.methods.check import check_method
+from counterscan.methods.ddim import Ddim
+from counterscan.methods.edit_friendly import EditFriendly
+from counterscan.types import Edit
+
+EDIT = Edit("no pleural effusion", "small left pleural effusion")
+
+
+@pytest.fixture(scope="module")
+def backbone(tiny_folder: Path) -> Backbone:
+    # float64 so that what differs between a batch and its images is the code, not the rounding
+    return load(tiny_folder, dtype=torch.float64)
+
+
+def image(batch: int = 1, side: int = 32) -> torch.Tensor:
+    return torch.rand(batch, 1, side, side, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("name", methods.names())
+@pytest.mark.parametrize("depth", [0.3, 1.0])
+def test_promises(name: str, depth: float, backbone: Backbone) -> None:
+    # an untrained network is no smooth field, so an ODE solver's null edit says little here: see the Gaussian below
+    loose = 1.0 if name == "ddim" else 1e-4
+    check_method(methods.get(name, steps=6, depth=depth), backbone, edit=EDIT, null_tolerance=loose)
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_promises_where_nothing_is_known_about_the_image(name: str, backbone: Backbone) -> None:
+    check_method(methods.get(name, steps=4), backbone, edit=Edit("", "pacemaker"), null_tolerance=1.0)
+
+
+@pytest.mark.parametrize("guidance", [0.0, 1.0, 7.5])
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_edit_friendly_returns_the_image_for_the_null_edit(guidance: float, eta: float, backbone: Backbone) -> None:
+    x = image()
+    method = EditFriendly(steps=10, depth=1.0, guidance=guidance, eta=eta)
+    result = method(backbone, x, EDIT.null(), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(result, backbone.decode(backbone.encode(x)), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("name", "steps"), [("ddim", 1000), ("edit-friendly", 200)])
+def test_shifts_a_gaussian_by_the_difference_of_its_means(name: str, steps: int) -> None:
+    # for Gaussians of one spread the ODE maps z to z + (high - low) exactly; the stochastic method agrees on average
+    model, x = Gaussian(), 0.4 + 0.05 * torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    generators = [torch.Generator().manual_seed(i) for i in range(8)]
+    method = methods.get(name, steps=steps, depth=1.0, guidance=1.0)
+    shift = method(model, x, Edit("low", "high"), generator=generators) - x
+    assert shift.mean().item() == pytest.approx(0.2, abs=0.01)
+    assert shift.std().item() < 0.02
+
+
+def test_ddim_null_edit_converges_with_the_steps() -> None:
+    model, x = Gaussian(), 0.5 + 0.1 * image(1, 8)
+    gap = [
+        (Ddim(steps, 1.0)(model, x, Edit("low", "low"), generator=torch.Generator()) - x).abs().max().item()
+        for steps in (20, 100, 500)
+    ]
+    assert gap[0] > 2 * gap[1] > 4 * gap[2]
+    assert gap[2] < 0.015
+
+
+def test_guidance_strengthens_the_edit() -> None:
+    model, x = Gaussian(), torch.full((1, 1, 8, 8), 0.45)
+    shift = [
+        (EditFriendly(guidance=w)(model, x, Edit("low", "high"), generator=torch.Generator().manual_seed(0)) - x).mean()
+        for w in (0.5, 1.0, 2.0)
+    ]
+    assert 0 < shift[0] < shift[1] < shift[2]
+
+
+@pytest.mark.parametrize(
+    ("method", "edit", "wanted"),
+    [
+        (Ddim(10, 0.5), EDIT, 5 + 10),
+        (Ddim(10, 0.5), EDIT.null(), 5 + 5),
+        (EditFriendly(10, 0.5), EDIT, 5 + 10),
+        (EditFriendly(10, 0.5, guidance=1.0), EDIT, 5 + 5),
+    ],
+)
+def test_evaluations_are_what_the_docstring_says(method: Any, edit: Edit, wanted: int, backbone: Backbone) -> None:
+    before = backbone.evaluations
+    method(backbone, image(3), edit, generator=torch.Generator().manual_seed(0))
+    assert backbone.evaluations - before == 3 * wanted
+
+
+def test_one_generator_draws_for_one_image_after_the_other(backbone: Backbone) -> None:
+    method, x = EditFriendly(steps=4), image(2)
+    batch = method(backbone, x, EDIT, generator=torch.Generator().manual_seed(9))
+    one = torch.Generator().manual_seed(9)
+    loop = torch.cat([method(backbone, x[i : i + 1], EDIT, generator=one) for i in range(2)])
+    torch.testing.assert_close(batch, loop, atol=1e-5, rtol=0)
+
+
+def test_unknown_names_and_settings_say_what_is_known() -> None:
+    with pytest.raises(WordsError, match="did you mean 'edit-friendly'"):
+        methods.get("edit-freindly")
+    with pytest.raises(WordsError, match="known are steps, depth, guidance"):
+        methods.get("ddim", strength=1)
+
+
+@pytest.mark.parametrize("bad", [{"steps": 0}, {"steps": 2.5}, {"depth": 0}, {"depth": 1.1}, {"guidance": -1}])
+def test_impossible_settings_are_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(WordsError, match=next(iter(bad))):
+        methods.get("edit-friendly", **bad)
+
+
+@dataclass(frozen=True)
+class Careless:
+    """Draws from the global generator."""
+
+    name = "careless"
+
+    def __call__(self, backbone: Any, image: torch.Tensor, edit: Edit, *, generator: Any, progress: Any = None) -> Any:
+        backbone.predict(backbone.encode(image), 1, backbone.embed([edit.target]))
+        progress(1, 1)
+        return (image + 0.01 * torch.rand_like(image)).clamp(0, 1)
+
+
+def test_the_checker_catches_a_careless_method(backbone: Backbone) -> None:
+    with torch.random.fork_rng(), pytest.raises(AssertionError, match="same seeds gave another image"):
+        check_method(Careless(), backbone, edit=EDIT)  # type: ignore[arg-type]
