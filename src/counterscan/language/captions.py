@@ -75,7 +75,7 @@ def report(
     view: str | None = None,
     sex: str | None = None,
 ) -> str:
-    """A report that names every finding of ``findings`` and denies every one of ``absent``, in an order and words of chance.
+    """A report that names every finding of ``findings`` and denies every one of ``absent``; order and words are drawn.
 
     Each stated side, place and severity is the finding's own. ``view`` ("PA", "AP") and ``sex`` open the report.
     """
@@ -95,8 +95,10 @@ def mentions(text: str, known: Sequence[str] = ()) -> tuple[Mention, ...]:
     for item in gather(read(text, known), known, strict=False):
         if isinstance(item, Named):
             row.append(Mention(item.finding, not denied, item.side, item.place, item.severity))
-        elif item.kind == "no" or item.kind == "not":
+        elif item.kind in ("no", "not"):
             denied = True
+        elif item.kind == "verb" and item.value in ("set", "up", "down"):
+            denied = False  # "no change in the effusion" has an effusion
         elif item.kind == "sound":
             row.append(Mention(item.value, False))
         elif item.kind == "grown":
@@ -157,7 +159,7 @@ def _absent(names: Sequence[str], rng: np.random.Generator) -> list[str]:
 def _opening(view: str | None, sex: str | None, rng: np.random.Generator) -> list[str]:
     if not view and not sex:
         return []
-    head = _pick((f"{view} chest radiograph", f"Frontal chest radiograph, {view}"), rng) if view else "Chest radiograph"
+    head = _pick((f"{view} chest radiograph", f"Frontal {view} chest radiograph"), rng) if view else "Chest radiograph"
     return [head + (_pick((f" of a {sex} patient", f", {sex}"), rng) if sex else "") + "."]
 
 

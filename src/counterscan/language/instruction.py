@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from counterscan.errors import WordsError
 from counterscan.language.lexicon import Word, read, single_words
 from counterscan.language.naming import ATTRIBUTES, NEW, Named, gather
-from counterscan.language.vocabulary import finding, nearest
+from counterscan.language.vocabulary import finding, lookup, nearest
 
 if TYPE_CHECKING:
     from counterscan.types import Change
@@ -36,20 +36,29 @@ class Request:
 
 @dataclass
 class _Reading:
-    """The state of reading one instruction from left to right: what is asked of the next finding, and what was found.
+    """The state of reading one instruction from left to right.
 
-    ``negated`` lasts from a negation to the next finding: "do not add or remove the pacemaker" negates both verbs.
+    ``mode`` is what is asked of the next finding. ``negated`` lasts from a negation to the next finding ("do not add or
+    remove the pacemaker" negates both verbs), ``excepted`` from "but" to the next verb. ``recent`` are the findings
+    since the last verb, which "disappear" and the like reach back to.
     """
 
+    known: Sequence[str]
     mode: str = ""
     negated: bool = False
+    excepted: bool = False
     everything: bool = False
+    recent: list[Named] = field(default_factory=list)
     found: dict[str, list[Named]] = field(default_factory=dict)
 
     def put(self, what: str, named: Named) -> None:
         row = self.found.setdefault(what, [])
         if named not in row:
             row.append(named)
+
+    def turn(self, mode: str, *, negated: bool) -> None:
+        """Begin a clause."""
+        self.mode, self.negated, self.excepted, self.recent = mode, negated, False, []
 
 
 def understand(text: str, known: Sequence[str] = ()) -> Request:
@@ -63,16 +72,18 @@ def understand(text: str, known: Sequence[str] = ()) -> Request:
         _refuse_unknown(words, known)
     else:
         words = invent(words)
-    reading = _Reading()
+    reading = _Reading(known)
     for item in gather(words, known):
         if isinstance(item, Named):
             _take(reading, item)
         else:
             _steer(reading, item)
-    found = {what: tuple(row) for what, row in reading.found.items() if what != "nothing"}
-    if not (found.keys() - {"keep"} or reading.everything):
+    for named in reading.found.pop("", []):
+        raise WordsError(f"say whether to add or to remove {named.phrase!r}, {EXAMPLE}")
+    remove, add, keep, regrade = (tuple(reading.found.get(what, ())) for what in ("remove", "add", "keep", "regrade"))
+    if not (remove or add or regrade or reading.everything):
         raise WordsError(f"the instruction {text!r} asks for no change: say what to add or remove, {EXAMPLE}")
-    return Request(everything=reading.everything, **found)
+    return Request(remove, add, keep, regrade, reading.everything)
 
 
 def parse(text: str, known: Sequence[str] = ()) -> tuple[Change, ...]:
@@ -89,33 +100,45 @@ def parse(text: str, known: Sequence[str] = ()) -> tuple[Change, ...]:
 def _steer(reading: _Reading, word: Word) -> None:
     """A control word: it sets what is asked of the findings that follow, or is itself a request."""
     if word.kind == "verb":
-        reading.mode = NEGATED.get(word.value, "keep") if reading.negated else word.value
+        mode = NEGATED.get(word.value, "keep") if reading.negated else word.value
+        reading.turn(mode, negated=reading.negated)
     elif word.kind == "no":
-        reading.mode, reading.negated = "remove", True
+        reading.turn("remove", negated=True)
     elif word.kind == "not":
-        reading.mode, reading.negated = NEGATED.get(reading.mode, "remove"), True
+        reading.turn(NEGATED.get(reading.mode, "remove"), negated=True)
+    elif word.value == "but":
+        reading.excepted = True
     elif word.kind == "gone":
-        if row := reading.found.get("add"):
-            reading.put("remove", row.pop())
-    elif word.kind == "sound":
-        reading.put("keep" if reading.negated else "remove", Named(word.value))
-    elif word.kind == "grown":
-        reading.put("add", Named(word.value))
+        for named in reading.recent:
+            for row in (reading.found.get(what, []) for what in ("add", "")):
+                if named in row:
+                    row.remove(named)
+                    reading.put("remove", named)
+    elif word.kind in ("sound", "grown"):
+        wanted = "remove" if word.kind == "sound" else "add"
+        if reading.mode != "keep":  # "keep the heart normal" asks for no change
+            reading.put(NEGATED[wanted] if reading.negated else wanted, Named(lookup(word.value, reading.known).name))
     elif word.kind in ("healthy", "all"):
-        fits = not reading.negated if word.kind == "healthy" else reading.mode == "remove"
-        if not fits:
-            raise WordsError(f"cannot do that to {word.text!r}: name the finding, {EXAMPLE}")
-        reading.everything = True
+        _ask_everything(reading, word)
+
+
+def _ask_everything(reading: _Reading, word: Word) -> None:
+    if word.kind == "all" and reading.mode in ("keep", "nothing"):
+        return  # "leave the rest as it is" asks for no change
+    if reading.negated if word.kind == "healthy" else reading.mode != "remove":
+        raise WordsError(f"cannot do that to {word.text!r}: name the finding, {EXAMPLE}")
+    reading.everything = True
 
 
 def _take(reading: _Reading, named: Named) -> None:
     """A finding under the verb before it."""
     mode, reading.negated = reading.mode, False
-    if not mode:
-        raise WordsError(f"say whether to add or to remove {named.phrase!r}, {EXAMPLE}")
+    if mode == "remove" and reading.excepted:  # "remove everything but the pacemaker"
+        mode = "keep"
     degree = mode if mode in ("up", "down") else named.degree
     plain = replace(named, degree=None)
-    if mode in ("remove", "keep", "nothing"):
+    reading.recent.append(plain)
+    if mode in ("", "remove", "keep", "nothing"):
         reading.put(mode, plain)
     elif degree or mode == "set":
         reading.put("regrade", plain if plain.severity else replace(plain, severity=_extreme(plain, degree)))

@@ -1,4 +1,4 @@
-"""From a request in words to an ``Edit``: the one place where what the user asked becomes a source and a target prompt."""
+"""From a request in words to an ``Edit``: the one place where what the user asked becomes two prompts."""
 
 from __future__ import annotations
 
@@ -80,14 +80,14 @@ def resolve(
 
     if card is not None:
         findings, template = tuple(card.findings), card.template
-    limits = {"region": _region(region), "mask": _mask(mask)}
+    where, area = _region(region), _mask(mask)
     _one_way(bool(remove or add), source is not None or target is not None, instruct is not None)
     kept = _names(keep, findings)
     if source is not None or target is not None:
         if source is None or target is None:
             missing = "target" if target is None else "source"
             raise WordsError(f"the {missing} prompt is missing: give both source and target ('' says nothing is known)")
-        return Edit(source, target, (), keep=tuple(n.finding for n in kept), **limits)
+        return Edit(source, target, (), where, area, tuple(n.finding for n in kept))
     if instruct is not None:
         request = understand(instruct, findings)
         request = replace(request, keep=(*request.keep, *(n for n in kept if n not in request.keep)))
@@ -101,8 +101,9 @@ def resolve(
         prompt(before, template=head),
         prompt(after, template=head),
         _changes(request),
-        keep=tuple(dict.fromkeys(n.finding for n in request.keep)),
-        **limits,
+        where,
+        area,
+        tuple(dict.fromkeys(n.finding for n in request.keep)),
     )
 
 
@@ -137,7 +138,7 @@ def _one_name(text: str, known: Sequence[str]) -> Named:
 
 
 def _spell_out(request: Request, known: Sequence[str]) -> Request:
-    """Replace "everything" by the model's findings, and the collective "support devices" by members where one differs."""
+    """Replace "everything" by the model's findings, and "support devices" by its members where one of them differs."""
     special = {n.finding for n in (*request.keep, *request.add, *request.regrade)}
     remove = list(request.remove)
     if request.everything:
