@@ -113,8 +113,8 @@ def test_bad_masks_and_regions_are_refused_before_any_work(backbone: Backbone, t
         edit(picture(), **WORDS, mask=np.zeros((60, 50)), model=backbone)
     with pytest.raises(WordsError, match=r"known are .*left lung"):
         allowed_area(Edit("", "", region="elbow"), (60, 50))
+    (tmp_path / "mask.txt").write_text("no image")
     with pytest.raises(ImageError, match=r"mask.txt: the mask cannot be read"):
-        (tmp_path / "mask.txt").write_text("no image")
         edit(picture(), **WORDS, mask=tmp_path / "mask.txt", model=backbone)
     assert backbone.evaluations == before
 
@@ -138,6 +138,17 @@ def test_saved_and_loaded_it_is_the_same(backbone: Backbone, tmp_path: Path) -> 
         assert getattr(again, key) == getattr(result, key)
     assert again.settings["steps"] == 20
     assert again.seed == 3
+
+
+def test_a_dicom_comes_back_as_a_dicom(backbone: Backbone, tmp_path: Path) -> None:
+    from pydicom.data import get_testdata_file
+
+    result = edit(get_testdata_file("CT_small.dcm"), **WORDS, method=Painter(), model=backbone)
+    files = result.save(tmp_path, "ct")
+    assert files["counterfactual"].endswith(".dcm")
+    again = Counterfactual.load(tmp_path)
+    assert np.array_equal(again.counterfactual.pixels, result.counterfactual.pixels)
+    assert (again.counterfactual.low, again.counterfactual.high) == (result.factual.low, result.factual.high)
 
 
 def test_no_half_files_are_left(backbone: Backbone, tmp_path: Path) -> None:

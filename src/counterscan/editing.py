@@ -219,7 +219,7 @@ def read_mask(mask: Any) -> Tensor:
 
     array = _mask_file(Path(mask)) if isinstance(mask, str | Path) else np.asarray(mask)
     if array.ndim == 3:
-        array = array.any(axis=2)
+        array = np.any(array, axis=2, keepdims=True)[..., 0]
     if array.ndim != 2:
         raise ImageError(f"a mask is a picture of one layer (H, W), got shape {array.shape}")
     if not array.any():

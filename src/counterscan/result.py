@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,9 +111,10 @@ class Counterfactual:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             files, folder = record["files"], path.parent
+            low, high = record["window"]  # a reader that estimates the window from the pixels would find two
             return Counterfactual(
-                factual=read(folder / files["image"]),
-                counterfactual=read(folder / files["counterfactual"]),
+                factual=replace(read(folder / files["image"]), low=low, high=high),
+                counterfactual=replace(read(folder / files["counterfactual"]), low=low, high=high),
                 difference=_read_difference(folder / files["difference"]),
                 mask=_read_mask(folder / files["mask"]),
                 edit=_read_edit(record["edit"], folder / record["allowed"] if record["allowed"] else None),
@@ -131,6 +132,7 @@ class Counterfactual:
         request = self.edit
         return {key: getattr(self, key) for key in _PLAIN} | {
             "settings": dict(self.settings),
+            "window": [self.factual.low, self.factual.high],
             "edit": {
                 "source": request.source,
                 "target": request.target,
