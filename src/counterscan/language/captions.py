@@ -53,8 +53,10 @@ SAYINGS: dict[str, tuple[str, ...]] = {
     "endotracheal tube": ("ET tube", "tracheal tube"),
     "infiltration": ("pulmonary infiltrate",),
 }
-COUNTED = ("effusion", "nodule", "opacity", "pacemaker", "port", "cath", "catheter", "line", "tube", "mass", "hernia")
-COUNTED += ("infiltrate", "collection", "cavity", "fracture", "pneumothorax")
+COUNTED = frozenset(
+    """effusion nodule opacity pacemaker port cath catheter line tube mass hernia infiltrate collection cavity fracture
+    pneumothorax""".split()
+)
 PRESENT = (
     "{A}.",
     "There is {a}.",

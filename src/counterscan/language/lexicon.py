@@ -170,7 +170,8 @@ def read(text: str, known: Sequence[str] = ()) -> list[Word]:
         for n in range(min(LONGEST, len(stems) - i), 0, -1):
             if found := table.get(tuple(stems[i : i + n])):
                 break
-        row.append(Word(*(found or ("unknown", spelled[i])), " ".join(spelled[i : i + n])))
+        kind, value = found or ("unknown", spelled[i])
+        row.append(Word(kind, value, " ".join(spelled[i : i + n])))
         i += n
     return row
 
