@@ -6,7 +6,6 @@ Components are opened one by one, so that neither the pipeline class nor what it
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import warnings
 from collections import OrderedDict
@@ -19,13 +18,20 @@ import torch
 from torch import Tensor
 
 from counterscan.backbones.card import Card
+from counterscan.backbones.components import (
+    check_weights,
+    open_diffusers,
+    open_text,
+    open_tokenizer,
+    read_json,
+    weight_files,
+)
 from counterscan.backbones.quiet import quiet
 from counterscan.diffusion import PredictionType, schedule_from_config, to_prediction
 from counterscan.errors import ModelError
 from counterscan.types import Condition, Prediction
 
 COMPONENTS = ("vae", "unet", "text_encoder")
-PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 CACHED_PROMPTS = 256
 
 
@@ -59,19 +65,19 @@ class StableDiffusion:
     @classmethod
     def open(cls, folder: Path, *, device: str = "cpu", dtype: torch.dtype | None = None) -> StableDiffusion:
         """Open a local pipeline folder. Raises ``ModelError`` naming what is missing, unsafe, damaged or unfitting."""
-        index = _read_json(folder / "model_index.json")
+        index = read_json(folder / "model_index.json")
         for component in COMPONENTS:
             check_weights(folder / component)
         with quiet(), torch.random.fork_rng(devices=[]):
             from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-            vae = _open_diffusers(_autoencoder_class(index, folder), folder / "vae")
-            unet = _open_diffusers(UNet2DConditionModel, folder / "unet")
-            text_encoder = _open_text(index, folder)
-            tokenizer = _open_tokenizer(index, folder)
+            vae = open_diffusers(_autoencoder_class(index, folder), folder / "vae")
+            unet = open_diffusers(UNet2DConditionModel, folder / "unet")
+            text_encoder = open_text(index, folder)
+            tokenizer = open_tokenizer(index, folder)
             for module in (vae, unet, text_encoder):
                 module.to(device=device, dtype=dtype or torch.float32).eval().requires_grad_(False)
-        scheduler = _read_json(folder / "scheduler" / "scheduler_config.json")
+        scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
         try:
             return cls(folder, vae, unet, text_encoder, tokenizer, scheduler, Card.read(folder))._checked()
         except ValueError as error:
@@ -201,153 +207,9 @@ class StableDiffusion:
         return self
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that make up a component: the plain ones, or a variant where there is nothing else."""
-    files = sorted(folder.glob("*.safetensors"))
-    plain = [f for f in files if not _variant(f)]
-    return plain or [f for f in files if _variant(f) == "fp16"]
-
-
-def check_weights(folder: Path) -> None:
-    """Raises ``ModelError`` unless a component has a config and readable safetensors files; never opens a pickle."""
-    from safetensors import SafetensorError, safe_open
-
-    if not folder.is_dir():
-        raise ModelError(f"{folder}: the model has no {folder.name}; a model is a diffusers pipeline folder")
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder / 'config.json'}: missing")
-    files = weight_files(folder)
-    if not files:
-        unsafe = sorted(f.name for f in folder.iterdir() if f.suffix in PICKLES)
-        if unsafe:
-            raise ModelError(
-                f"{folder / unsafe[0]}: pickled weights can run code and are not opened; convert them to safetensors"
-            )
-        raise ModelError(f"{folder}: no .safetensors weights")
-    for path in files:
-        try:
-            with safe_open(path, framework="pt") as file:
-                file.keys()
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{path}: damaged ({error}); fetch or build the model again") from error
-
-
-def _variant(path: Path) -> str:
-    """``diffusion_pytorch_model.fp16.safetensors`` → "fp16"; "" for the plain file and its shards."""
-    parts = path.name.split(".")[1:-1]
-    return parts[-1].split("-")[0] if parts else ""
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: missing; a model is a diffusers pipeline folder") from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: not readable as JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise ModelError(f"{path}: expected a JSON object")
-    return values
-
-
-def _open_diffusers(kind: Any, folder: Path) -> Any:
-    variant = _variant(weight_files(folder)[0]) or None
-    try:
-        model, info = kind.from_pretrained(
-            folder,
-            variant=variant,
-            use_safetensors=True,
-            local_files_only=True,
-            low_cpu_mem_usage=False,
-            output_loading_info=True,
-        )
-    except (ValueError, RuntimeError, TypeError, OSError, KeyError) as error:
-        raise ModelError(f"{folder}: {_one_line(error)}") from error
-    if info["missing_keys"]:
-        raise ModelError(f"{folder}: the weights lack {_some(info['missing_keys'])}")
-    if info.get("unexpected_keys"):
-        raise ModelError(f"{folder}: the weights hold {_some(info['unexpected_keys'])}, which config.json does not")
-    return model
-
-
-def _autoencoder_class(index: Mapping[str, Any], folder: Path) -> Any:
-    """AutoencoderKL, or AutoencoderTiny where model_index.json says so."""
-    name = (index.get("vae") or [None, "AutoencoderKL"])[-1]
-    if name == "AutoencoderKL":
-        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
-        return AutoencoderKL
-    if name == "AutoencoderTiny":
-        from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
-
-        return AutoencoderTiny
-    raise ModelError(f"{folder / 'model_index.json'}: vae is {name}; AutoencoderKL and AutoencoderTiny are supported")
-
-
-def _open_text(index: Mapping[str, Any], folder: Path) -> Any:
-    import transformers
-
-    kind = _transformers_class(transformers, index, "text_encoder", folder)
-    path = folder / "text_encoder"
-    options = {}
-    if "add_pooling_layer" in inspect.signature(kind.__init__).parameters:
-        options["add_pooling_layer"] = False  # only the tokens are used; a pooler without weights would be noise
-    try:
-        model, info = kind.from_pretrained(
-            path,
-            use_safetensors=True,
-            local_files_only=True,
-            variant=_variant(weight_files(path)[0]) or None,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are refused below, by name
-            **options,
-        )
-    except (ValueError, RuntimeError, TypeError, OSError, KeyError) as error:
-        raise ModelError(f"{path}: {_one_line(error)}") from error
-    if info.get("mismatched_keys"):
-        raise ModelError(f"{path}: wrong shape: {_some(str(k) for k in info['mismatched_keys'])}")
-    missing = [k for k in info["missing_keys"] if not k.startswith("pooler") and "position_ids" not in k]
-    if missing:
-        raise ModelError(f"{path}: the weights lack {_some(missing)}")
-    return model
-
-
-def _open_tokenizer(index: Mapping[str, Any], folder: Path) -> Any:
-    import transformers
-
-    kind = _transformers_class(transformers, index, "tokenizer", folder)
-    path = folder / "tokenizer"
-    if not path.is_dir():
-        raise ModelError(f"{path}: missing; a model is a diffusers pipeline folder")
-    try:
-        return kind.from_pretrained(path, local_files_only=True)
-    except (ValueError, RuntimeError, TypeError, OSError, KeyError) as error:
-        raise ModelError(f"{path}: {_one_line(error)}") from error
-
-
-def _transformers_class(library: Any, index: Mapping[str, Any], component: str, folder: Path) -> Any:
-    """The class that model_index.json names. Only classes of transformers itself: a model folder brings no code."""
-    entry = index.get(component)
-    if not isinstance(entry, list) or len(entry) != 2 or entry[0] != "transformers":
-        raise ModelError(f"{folder / 'model_index.json'}: {component} must be a transformers class, got {entry}")
-    kind = getattr(library, str(entry[1]), None)
-    if not inspect.isclass(kind) or not hasattr(kind, "from_pretrained"):
-        raise ModelError(f"{folder / 'model_index.json'}: transformers has no class {entry[1]!r} for {component}")
-    return kind
-
-
 def _guess_card(folder: Path, vae: Any, unet: Any) -> Card:
     """For a pipeline without a card: size and channels from the configs, no findings."""
     side = unet.config.sample_size
     side = side if isinstance(side, int) else side[0]
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     return Card(folder.name, channels=vae.config.in_channels, resolution=side * factor)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:400] or type(error).__name__
-
-
-def _some(names: Any) -> str:
-    names = sorted(names)
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
