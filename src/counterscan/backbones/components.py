@@ -84,7 +84,7 @@ def open_diffusers(kind: Any, folder: Path) -> Any:
     return model
 
 
-def _autoencoder_class(index: Mapping[str, Any], folder: Path) -> Any:
+def autoencoder_class(index: Mapping[str, Any], folder: Path) -> Any:
     """AutoencoderKL, or AutoencoderTiny where model_index.json says so."""
     name = (index.get("vae") or [None, "AutoencoderKL"])[-1]
     if name == "AutoencoderKL":

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from counterscan.backbones.card import Card
 from counterscan.backbones.components import (
+    autoencoder_class,
     check_weights,
     open_diffusers,
     open_text,
@@ -71,7 +72,7 @@ class StableDiffusion:
         with quiet(), torch.random.fork_rng(devices=[]):
             from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-            vae = open_diffusers(_autoencoder_class(index, folder), folder / "vae")
+            vae = open_diffusers(autoencoder_class(index, folder), folder / "vae")
             unet = open_diffusers(UNet2DConditionModel, folder / "unet")
             text_encoder = open_text(index, folder)
             tokenizer = open_tokenizer(index, folder)

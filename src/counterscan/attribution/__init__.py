@@ -1,0 +1,90 @@
+"""Where is the finding? The image is asked what it would look like without it; the difference answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from counterscan.attribution.difference import Region, combine, regions, threshold
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from counterscan.backbones.base import Backbone
+    from counterscan.imaging import Picture
+    from counterscan.methods import Method, Progress
+
+__all__ = ["Attribution", "Region", "attribute"]
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """Where removing a finding changes an image.
+
+    ``map`` (H, W) is the mean signed difference, counterfactual minus factual, at native size; ``spread`` its standard
+    deviation over repeats; ``mask`` where it exceeds ``threshold``, which is calibrated on null edits of the same
+    image; ``present`` is False when no region is left: the model sees no such finding here.
+    """
+
+    factual: Picture
+    finding: str
+    map: NDArray[np.float32]
+    spread: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    threshold: float
+    regions: list[Region]
+    present: bool
+    evaluations: int
+    seconds: float
+    seed: int
+    model: str
+    fingerprint: str
+
+
+def attribute(
+    image: Any,
+    *,
+    finding: str,
+    repeats: int = 1,
+    method: str | Method | None = None,
+    model: str | Path | Backbone = "chest-nih",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Attribution:
+    """Find a finding by removing it ``repeats`` times, with seeds ``seed``, ``seed + 1``, …
+
+    Raises:
+        WordsError: an unknown finding or fewer than one repeat.
+    """
+    from counterscan.editing import as_backbone, as_picture, edit
+    from counterscan.errors import WordsError
+
+    if repeats < 1:
+        raise WordsError(f"repeats must be at least 1, got {repeats}")
+    picture, backbone = as_picture(image), as_backbone(model)
+
+    def report(done: int, total: int, k: int) -> None:
+        if progress:
+            progress(k * total + done, (repeats + 1) * total)
+
+    results = [
+        edit(picture, remove=[finding], method=method, model=backbone, seed=seed + k,
+             progress=lambda d, t, k=k: report(d, t, k))
+        for k in range(repeats)
+    ]  # fmt: skip
+    source = results[0].edit.source
+    null = edit(picture, source=source, target=source, method=method, model=backbone, seed=seed,
+                progress=lambda d, t: report(d, t, repeats))  # fmt: skip
+    mean, spread = combine([result.difference for result in results])
+    limit = threshold([null.difference])
+    mask = np.abs(mean) > limit
+    found = regions(mask, mean, picture.spacing_mm)
+    return Attribution(
+        picture, finding, mean, spread, mask, limit, found, bool(found),
+        evaluations=sum(r.evaluations for r in results) + null.evaluations,
+        seconds=sum(r.seconds for r in results) + null.seconds,
+        seed=seed, model=results[0].model, fingerprint=results[0].fingerprint,
+    )  # fmt: skip

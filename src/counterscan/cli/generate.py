@@ -1,0 +1,43 @@
+"""``counterscan generate``: images from a prompt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from counterscan.cli.output import emit, progress, write_run
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What the image should show.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the images.")],
+    count: Annotated[int, typer.Option("-n", min=1, help="How many images.")] = 1,
+    model: Annotated[str, typer.Option(help="A built-in name, a folder or a hub id.")] = "chest-nih",
+    seed: Annotated[int, typer.Option(help="Image i has seed SEED + i.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Sampling steps.")] = 30,
+    guidance: Annotated[float, typer.Option(min=0, max=100, help="How strongly the prompt is followed; 1 is plainly.")] = 2.0,
+    offline: Annotated[bool, typer.Option(help="Never use the network.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Make images from words.
+
+    Example: counterscan generate "chest radiograph, PA: large left pleural effusion." -n 4 -o out
+    """
+    import counterscan
+    from counterscan.imaging import write
+
+    backbone = counterscan.load(model, offline=offline)
+    output.mkdir(parents=True, exist_ok=True)
+    with progress("generating") as report:
+        pictures = counterscan.generate(
+            prompt, n=count, steps=steps, guidance=guidance, model=backbone, seed=seed, progress=report
+        )
+    items = []
+    for i, picture in enumerate(pictures):
+        note = {"prompt": prompt, "seed": seed + i, "model": backbone.card.name, "fingerprint": backbone.fingerprint}
+        items.append({"image": write(picture, output / f"{i:05d}.png", note=note).name, "seed": seed + i})
+    summary = {"items": items, "model": backbone.card.name, "prompt": prompt}
+    write_run(output, "generate", {"prompt": prompt, "steps": steps, "guidance": guidance, "seed": seed}, summary, backbone)
+    emit(summary, as_json, f"{len(items)} images in {output}")
