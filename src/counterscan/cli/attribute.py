@@ -27,7 +27,7 @@ def attribute(
     Example: counterscan attribute chest.png --finding "pleural effusion" --repeats 4 -o out
     """
     import counterscan
-    from counterscan.drawing import save_map
+    from counterscan.attribution.maps import save_map
     from counterscan.errors import WorkError
 
     backbone = counterscan.load(model, offline=offline)

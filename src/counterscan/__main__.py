@@ -1,0 +1,5 @@
+"""``python -m counterscan``."""
+
+from counterscan.cli import main
+
+main()

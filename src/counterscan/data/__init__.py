@@ -1,0 +1,1 @@
+"""Data: manifests, readers and the example images."""
