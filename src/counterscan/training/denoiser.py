@@ -18,9 +18,12 @@ from counterscan.training.captions import CaptionSettings, Row, caption
 
 @dataclass(frozen=True)
 class DenoiserSettings:
-    """``steps`` of ``batch`` latents; cosine decay from ``rate``; exponential moving average of the weights.
+    """``steps`` of ``batch`` latents; cosine decay from ``rate`` (times ``text_rate`` for the text encoder); exponential moving average of the weights.
 
-    ``min_snr`` is the gamma of min-SNR weighting (Hang et al., 2023); ``compile`` fuses the U-Net with torch.compile.
+    ``shift`` moves the drawn times towards noise, ``u -> shift u / (1 + (shift - 1) u)`` (Esser et al., 2024): large
+    latents keep their layout until very late, and it is there that the prompt decides. The v-prediction error is not
+    weighted further: min-SNR weights vanish with the signal-to-noise ratio, and measured here the prompt was then
+    still ignored after 12 000 images. ``compile`` fuses the U-Net with torch.compile.
     """
 
     steps: int = 3000
@@ -28,7 +31,8 @@ class DenoiserSettings:
     rate: float = 6e-4
     warmup: int = 100
     ema: float = 0.998
-    min_snr: float = 5.0
+    shift: float = 2.5
+    text_rate: float = 2.0
     seed: int = 0
     compile: bool = False
     captions: CaptionSettings = CaptionSettings()
@@ -60,13 +64,14 @@ def train(
     rng, generator = np.random.default_rng([settings.seed, first_step]), torch.Generator().manual_seed(settings.seed + first_step)
     parts = nn.ModuleList([unet, text_encoder]).train()
     average = {name: p.detach().clone() for name, p in parts.named_parameters()}
-    optimiser = torch.optim.AdamW(parts.parameters(), lr=settings.rate, weight_decay=1e-2, betas=(0.9, 0.98))
+    groups = [{"params": unet.parameters(), "scale": 1.0}, {"params": text_encoder.parameters(), "scale": settings.text_rate}]
+    optimiser = torch.optim.AdamW(groups, lr=settings.rate, weight_decay=1e-2, betas=(0.9, 0.98))
     forward = torch.compile(unet) if settings.compile else unet
     chance = corpus.weights / corpus.weights.sum()
     start, running = time.monotonic(), 0.0
     for step in range(first_step, settings.steps):
         for group in optimiser.param_groups:
-            group["lr"] = settings.rate * cosine(step, settings.steps, settings.warmup)
+            group["lr"] = group["scale"] * settings.rate * cosine(step, settings.steps, settings.warmup)
         pick = rng.choice(len(chance), settings.batch, p=chance)
         words = [caption(corpus.rows[i], rng, settings.captions) for i in pick]
         tokens = tokenizer(words, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt")
@@ -74,16 +79,14 @@ def train(
         noise = torch.randn(z.shape, generator=generator)
         # stratified times: every batch covers the whole chain, which lowers the variance of the loss
         t = (torch.arange(settings.batch) + torch.rand(settings.batch, generator=generator)) / settings.batch
-        t = (t * len(alphas_cumprod)).long()
+        t = settings.shift * t / (1 + (settings.shift - 1) * t)
+        t = (t * len(alphas_cumprod)).long().clamp(max=len(alphas_cumprod) - 1)
         a = alphas_cumprod[t].view(-1, 1, 1, 1)
         noisy, target = a.sqrt() * z + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * z
         with torch.autocast("cpu", torch.bfloat16):
             context = text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask)[0]
             predicted = forward(noisy, t, encoder_hidden_states=context, return_dict=False)[0]
-        snr = (a / (1 - a)).flatten()
-        weight = torch.clamp(snr, max=settings.min_snr) / (snr + 1)
-        error = (predicted.float() - target).square().mean((1, 2, 3))
-        value = (weight * error).mean() / weight.mean()
+        value = (predicted.float() - target).square().mean()
         optimiser.zero_grad(set_to_none=True)
         value.backward()
         nn.utils.clip_grad_norm_(parts.parameters(), 1.0)
