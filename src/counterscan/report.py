@@ -16,9 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from counterscan.backbones.base import Backbone
     from counterscan.result import Counterfactual
 
-WORLD_CASES = (("pleural effusion", "remove", 11), ("pacemaker", "remove", 12), ("cardiomegaly", "remove", 13), ("pneumothorax", "add", 14))
+WORLD_CASES = (
+    ("pleural effusion", "remove", 11),
+    ("pacemaker", "remove", 12),
+    ("cardiomegaly", "remove", 13),
+    ("pneumothorax", "add", 14),
+)
 STYLE = """
 body{background:#0e1116;color:#d8dee6;font:16px/1.55 system-ui,sans-serif;max-width:1080px;margin:0 auto;padding:2rem 1rem}
 h1{font-weight:600}h2{margin-top:2.6rem;font-weight:500}p.small,footer{color:#93a1b0;font-size:.88rem}
@@ -45,7 +51,9 @@ class Shown:
     error: float | None = None
 
 
-def make_demo(folder: Path, *, seed: int = 0, progress: Callable[[int, int], None] | None = None) -> list[dict[str, Any]]:
+def make_demo(
+    folder: Path, model: Backbone, world: Backbone, *, seed: int = 0, progress: Callable[[int, int], None] | None = None
+) -> list[dict[str, Any]]:
     """Edit the shipped radiographs and four unseen world cases; write the results and ``report.html`` into ``folder``."""
     import counterscan
 
@@ -57,14 +65,12 @@ def make_demo(folder: Path, *, seed: int = 0, progress: Callable[[int, int], Non
         if progress:
             progress(len(shown), total)
 
-    model = counterscan.load("chest-nih")
     for item in examples["items"]:
         result = counterscan.edit(Path(str(_example(item["file"]))), **item["edit"], model=model, seed=seed)
         verb, finding = next(iter(item["edit"].items()))
         shown.append(Shown(f"{verb} {finding}", result))
         tick()
     real = len(shown)
-    world = counterscan.load("chest-world")
     for finding, direction, number in WORLD_CASES:
         shown.append(_world_case(world, finding, direction, number, seed))
         tick()

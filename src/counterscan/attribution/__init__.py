@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +12,6 @@ from numpy.typing import NDArray
 from counterscan.attribution.difference import Region, combine, regions, threshold
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from counterscan.backbones.base import Backbone
     from counterscan.imaging import Picture
     from counterscan.methods import Method, Progress
@@ -43,6 +42,12 @@ class Attribution:
     model: str
     fingerprint: str
 
+    def save(self, folder: str | Path, stem: str) -> dict[str, str]:
+        """Write the heat map, the mask and the overlay as PNG into ``folder``; returns their names by kind."""
+        from counterscan.attribution.maps import save_map
+
+        return save_map(self.factual.unit(), self.map, self.mask, Path(folder), stem)
+
 
 def attribute(
     image: Any,
@@ -66,18 +71,13 @@ def attribute(
         raise WordsError(f"repeats must be at least 1, got {repeats}")
     picture, backbone = as_picture(image), as_backbone(model)
 
-    def report(done: int, total: int, k: int) -> None:
-        if progress:
-            progress(k * total + done, (repeats + 1) * total)
+    def part(k: int) -> Progress:
+        return lambda done, total: progress(k * total + done, (repeats + 1) * total) if progress else None
 
-    results = [
-        edit(picture, remove=[finding], method=method, model=backbone, seed=seed + k,
-             progress=lambda d, t, k=k: report(d, t, k))
-        for k in range(repeats)
-    ]  # fmt: skip
+    settings: dict[str, Any] = {"method": method, "model": backbone}
+    results = [edit(picture, remove=[finding], **settings, seed=seed + k, progress=part(k)) for k in range(repeats)]
     source = results[0].edit.source
-    null = edit(picture, source=source, target=source, method=method, model=backbone, seed=seed,
-                progress=lambda d, t: report(d, t, repeats))  # fmt: skip
+    null = edit(picture, source=source, target=source, **settings, seed=seed, progress=part(repeats))
     mean, spread = combine([result.difference for result in results])
     limit = threshold([null.difference])
     mask = np.abs(mean) > limit

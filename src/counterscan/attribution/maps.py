@@ -16,6 +16,7 @@ def save_map(
     """Write ``<stem>.map.png``, ``<stem>.mask.png`` and ``<stem>.overlay.png``; returns their names by kind."""
     from counterscan.imaging.raster import write_png
 
+    folder.mkdir(parents=True, exist_ok=True)
     scale = difference_scale(difference)
     shown = np.where(mask, difference, 0).astype(np.float32)
     images = {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -18,6 +20,7 @@ from counterscan.cli.generate import generate
 app = typer.Typer(
     name="counterscan",
     help="Ask a medical image what if, in words. Results are synthetic and not for diagnosis.",
+    epilog="Start with: counterscan demo",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -29,7 +32,10 @@ app.add_typer(models.app, name="models")
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks, for bug reports.")] = False,
+) -> None:
     if version:
         from counterscan import __version__
 
@@ -37,20 +43,43 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-def main() -> None:
-    """Run the command line; errors we raise on purpose become one line and their exit code."""
-    from counterscan.cli.output import complain
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 the work failed, 2 the words are wrong. An error is one line."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if "--debug" in words:  # wherever it stands: people put it behind the line that failed
+        words = [word for word in words if word != "--debug"]
+        logging.basicConfig(stream=sys.stderr)
+        logging.getLogger("counterscan").setLevel(logging.DEBUG)
+    sys.exit(_run(words))
+
+
+def _run(words: list[str]) -> int:
+    from counterscan.cli.output import complain, explain
     from counterscan.errors import CounterscanError
 
-    warnings.showwarning = lambda message, *_: complain(f"warning: {message}")
-    try:
-        app()
-    except CounterscanError as error:
-        complain(str(error))
-        sys.exit(error.exit_code)
-    except OSError as error:  # a full disk, a folder that may not be written
-        complain(str(error))
-        sys.exit(1)
-    except KeyboardInterrupt:
-        complain("stopped")
-        sys.exit(130)
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: complain(f"warning: {message}")
+        try:
+            return app(words, prog_name="counterscan", standalone_mode=False) or 0
+        except CounterscanError as error:
+            complain(explain(error))
+            return error.exit_code
+        except (KeyboardInterrupt, typer.Abort):
+            complain("stopped")
+            return 130
+        except Exception as error:
+            if hasattr(error, "format_message"):  # how typer says that the words are wrong
+                return _misused(error)
+            complain(explain(error))
+            return 1
+
+
+def _misused(error: Exception) -> int:
+    """Typer's usage error in one line, with the way to the help of the command that was meant."""
+    from counterscan.cli.output import complain
+
+    context = getattr(error, "ctx", None)
+    message = error.format_message()  # type: ignore[attr-defined]
+    if message and type(error).__name__ != "NoArgsIsHelpError":  # without any words the help has been shown instead
+        complain(f"{message.rstrip('.')}; see {context.command_path if context else 'counterscan'} --help")
+    return 2

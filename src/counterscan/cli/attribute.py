@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from counterscan.cli.output import complain, emit, progress, unique_stems, write_run
+from counterscan.cli.output import Report, each, emit, folder_for, write_run
 
 
 def attribute(
@@ -18,42 +18,37 @@ def attribute(
     repeats: Annotated[int, typer.Option(min=1, help="Edits to average; their spread is the uncertainty.")] = 1,
     method: Annotated[str | None, typer.Option(help="The editing method; the model's default otherwise.")] = None,
     model: Annotated[str, typer.Option(help="A built-in name, a folder or a hub id.")] = "chest-nih",
-    seed: Annotated[int, typer.Option(help="Equal seeds give equal results.")] = 0,
-    offline: Annotated[bool, typer.Option(help="Never use the network.")] = False,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Repeat k has seed SEED + k.")] = 0,
+    offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Find a finding: remove it, and see where the image changes more than by itself.
+    """Show where a finding is: remove it, and see where the image changes more than by itself.
 
     Example: counterscan attribute chest.png --finding "pleural effusion" --repeats 4 -o out
     """
     import counterscan
-    from counterscan.attribution.maps import save_map
-    from counterscan.errors import WorkError
 
+    folder = folder_for(output)
     backbone = counterscan.load(model, offline=offline)
-    output.mkdir(parents=True, exist_ok=True)
-    items, failed = [], 0
-    for path, stem in zip(images, unique_stems(images), strict=True):
-        try:
-            with progress(path.name) as report:
-                result = counterscan.attribute(
-                    path, finding=finding, repeats=repeats, method=method, model=backbone, seed=seed, progress=report
-                )
-            files = save_map(result.factual.unit(), result.map, result.mask, output, stem)
-        except (WorkError, OSError) as error:
-            complain(str(error))
-            failed += 1
-            continue
-        items.append(
-            {
-                **files, "source": str(path), "finding": finding, "present": result.present, "threshold": result.threshold,
-                "regions": [asdict(region) for region in result.regions], "evaluations": result.evaluations,
-                "seconds": result.seconds, "seed": seed,
-            }
-        )  # fmt: skip
+    counterscan.edit([], remove=[finding], method=method, model=backbone)  # refuses wrong words before any work
+
+    def work(path: Path, stem: str, report: Report) -> dict[str, Any]:
+        settings: dict[str, Any] = {"finding": finding, "repeats": repeats, "method": method, "seed": seed}
+        result = counterscan.attribute(path, **settings, model=backbone, progress=report)
+        facts = {key: getattr(result, key) for key in ("finding", "present", "threshold")}
+        cost = {"evaluations": result.evaluations, "seconds": result.seconds, "seed": seed, "source": str(path)}
+        return result.save(folder, stem) | facts | {"regions": [asdict(region) for region in result.regions]} | cost
+
+    items, failed = each(images, work)
     summary = {"items": items, "model": backbone.card.name}
-    write_run(output, "attribute", {"finding": finding, "repeats": repeats, "method": method, "seed": seed}, summary, backbone)
-    words = [f"{i['source']}: {len(i['regions'])} regions" if i["present"] else f"{i['source']}: no such finding here" for i in items]
-    emit(summary, as_json, "\n".join(words))
+    if items:
+        settings = {"finding": finding, "repeats": repeats, "method": method, "model": model, "seed": seed}
+        write_run(folder, "attribute", settings | {"images": images}, summary, [backbone])
+    emit(summary, as_json, "\n".join(_sentence(item) for item in items) or f"0 of {len(images)} looked at")
     if failed:
         raise typer.Exit(1)
+
+
+def _sentence(item: dict[str, Any]) -> str:
+    boxes = ", ".join("x {}-{} y {}-{}".format(*(r["box"][i] for i in (0, 2, 1, 3))) for r in item["regions"])
+    return f"{item['source']}: {item['finding']} " + (f"at {boxes}" if boxes else "not seen")

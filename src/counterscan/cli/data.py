@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from counterscan.cli.output import emit, progress
+from counterscan.cli.output import emit, folder_for, progress, write_run
+from counterscan.errors import WordsError
 
-app = typer.Typer(help="Make data sets.", no_args_is_help=True)
+app = typer.Typer(
+    help="Make data sets.", epilog="Example: counterscan data world chest -n 100 -o world", no_args_is_help=True
+)
+
+
+@app.callback()
+def _data() -> None:
+    """Keeps ``world`` a command of its own while it is the only one."""
 
 
 @app.command()
@@ -17,16 +26,37 @@ def world(
     name: Annotated[str, typer.Argument(help="The world: chest.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for images and manifest.csv.")],
     count: Annotated[int, typer.Option("-n", min=1, help="How many cases.")] = 100,
-    seed: Annotated[int, typer.Option(help="Equal seeds give equal images.")] = 0,
-    size: Annotated[int, typer.Option(min=32, help="Pixels a side.")] = 256,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Equal seeds give equal images.")] = 0,
+    size: Annotated[int, typer.Option(min=32, max=4096, help="Pixels a side.")] = 256,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Draw computed images with exact labels, captions and (through the API) exact counterfactuals.
 
     Example: counterscan data world chest -n 100 -o world
     """
-    from counterscan.worlds.dataset import write_world
+    from counterscan.worlds.dataset import WORLDS, write_world
 
+    if name not in WORLDS:
+        raise WordsError(f"no world {name!r}: known are {', '.join(WORLDS)}")
+    folder = folder_for(output)
+    _same_world(folder, {"world": name, "seed": seed, "size": size})
+    settings = {"world": name, "n": count, "seed": seed, "size": size}
+    write_run(folder, "data world", settings, {"finished": False})  # first, so that a stopped run can be gone on with
     with progress(f"drawing {name}") as report:
-        manifest = write_world(name, output, count, seed=seed, size=size, progress=report)
-    emit({"manifest": manifest.name, "items": count, "world": name, "seed": seed}, as_json, f"{count} cases, {manifest}")
+        manifest = write_world(name, folder, count, seed=seed, size=size, progress=report)
+    summary = {"manifest": manifest.name, "items": count, "world": name, "seed": seed, "size": size}
+    write_run(folder, "data world", settings, summary | {"finished": True})
+    emit(summary, as_json, f"{count} cases in {manifest}")
+
+
+def _same_world(folder: Path, asked: dict[str, Any]) -> None:
+    """Images that exist are kept, so a folder may only be gone on with by the same words."""
+    if not (folder / "images").is_dir():
+        return
+    try:
+        found = json.loads((folder / "run.json").read_text(encoding="utf-8"))["settings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise WordsError(f"{folder}: holds images of unknown origin; name an empty folder") from None
+    for key, value in asked.items():
+        if found.get(key) != value:
+            raise WordsError(f"{folder}: holds {key} {found.get(key)}, not {value}; name another folder")

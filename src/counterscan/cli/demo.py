@@ -7,23 +7,28 @@ from typing import Annotated
 
 import typer
 
-from counterscan.cli.output import emit, progress, write_run
+from counterscan.cli.output import emit, folder_for, progress, write_run
 
 
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.")] = Path("demo"),
-    seed: Annotated[int, typer.Option(help="Equal seeds give equal results.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Equal seeds give equal results.")] = 0,
+    model: Annotated[str, typer.Option(help="The model for the radiographs.")] = "chest-nih",
+    world_model: Annotated[str, typer.Option(help="The model for the computed images.")] = "chest-world",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Edit a few shipped radiographs and world cases, and write report.html. Under a minute on two cores.
+    """Edit a few real radiographs and computed ones, and write report.html. Under a minute on two cores.
 
     Example: counterscan demo -o demo
     """
+    import counterscan
     from counterscan.report import make_demo
 
-    output.mkdir(parents=True, exist_ok=True)
+    folder = folder_for(output)
+    backbones = counterscan.load(model, offline=True), counterscan.load(world_model, offline=True)
     with progress("demo") as report:
-        items = make_demo(output, seed=seed, progress=report)
+        items = make_demo(folder, *backbones, seed=seed, progress=report)
     summary = {"report": "report.html", "items": items}
-    write_run(output, "demo", {"seed": seed}, summary)
-    emit(summary, as_json, f"open {output / 'report.html'}")
+    settings = {"seed": seed, "model": model, "world_model": world_model}
+    write_run(folder, "demo", settings, summary, list(backbones))
+    emit(summary, as_json, f"done: open {folder / 'report.html'}")

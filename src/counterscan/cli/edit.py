@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from counterscan.cli.output import complain, emit, progress, unique_stems, write_run
+from counterscan.cli.output import Report, each, emit, folder_for, write_run
+
+KEYS = ("image", "counterfactual", "difference", "mask")  # the files of an item; scripts rely on these names
 
 
 def edit(
@@ -19,12 +21,12 @@ def edit(
     target: Annotated[str | None, typer.Option("--to", help="A prompt for the image as it should become.")] = None,
     instruct: Annotated[str | None, typer.Option(help="An instruction in plain English.")] = None,
     region: Annotated[str | None, typer.Option(help="Change this region only, such as 'left lung'.")] = None,
-    mask: Annotated[Path | None, typer.Option(help="A PNG of the image's size; change only where it is not black.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="A PNG of the image's size: change only where not black.")] = None,
     keep: Annotated[list[str] | None, typer.Option(help="A finding that must stay.")] = None,
     method: Annotated[str | None, typer.Option(help="The editing method; the model's default otherwise.")] = None,
     model: Annotated[str, typer.Option(help="A built-in name, a folder or a hub id.")] = "chest-nih",
-    seed: Annotated[int, typer.Option(help="Equal seeds give equal results.")] = 0,
-    offline: Annotated[bool, typer.Option(help="Never use the network.")] = False,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Equal seeds give equal results.")] = 0,
+    offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Ask images what if: remove or add findings, and see what changed.
@@ -32,28 +34,26 @@ def edit(
     Example: counterscan edit chest.png --remove pacemaker -o out
     """
     import counterscan
-    from counterscan.errors import WorkError
 
+    folder = folder_for(output)
+    if region and mask:
+        raise typer.BadParameter("give --region or --mask, not both")
     backbone = counterscan.load(model, offline=offline)
-    request: dict[str, Any] = {
-        "remove": remove or [], "add": add or [], "source": source, "target": target, "instruct": instruct,
-        "region": region, "mask": mask, "keep": keep or [],
-    }  # fmt: skip
-    output.mkdir(parents=True, exist_ok=True)
-    items, failed = [], 0
-    for path, stem in zip(images, unique_stems(images), strict=True):
-        try:
-            with progress(path.name) as report:
-                result = counterscan.edit(path, **request, method=method, model=backbone, seed=seed, progress=report)
-            files = result.save(output, stem)
-        except (WorkError, OSError) as error:
-            complain(str(error))
-            failed += 1
-            continue
-        facts = {"method": result.method, "evaluations": result.evaluations, "seconds": result.seconds, "seed": result.seed}
-        items.append({**files, **facts, "source": str(path)})
+    request: dict[str, Any] = {"remove": remove or [], "add": add or [], "source": source, "target": target}
+    request |= {"instruct": instruct, "region": region, "mask": mask, "keep": keep or []}
+    counterscan.edit([], **request, method=method, model=backbone)  # refuses wrong words before any image is opened
+
+    def work(path: Path, stem: str, report: Report) -> dict[str, Any]:
+        result = counterscan.edit(path, **request, method=method, model=backbone, seed=seed, progress=report)
+        files = result.save(folder, stem)
+        facts = {"method": result.method, "evaluations": result.evaluations, "seconds": result.seconds, "seed": seed}
+        return {key: files[key] for key in KEYS} | facts | {"source": str(path)}
+
+    items, failed = each(images, work)
     summary = {"items": items, "model": backbone.card.name}
-    write_run(output, "edit", {**request, "method": method, "seed": seed}, summary, backbone)
-    emit(summary, as_json, f"{len(items)} of {len(images)} done, in {output}")
+    if items:
+        settings = request | {"method": method, "model": model, "seed": seed, "images": images}
+        write_run(folder, "edit", settings, summary, [backbone])
+    emit(summary, as_json, f"{len(items)} of {len(images)} edited" + (f", in {folder}" if items else ""))
     if failed:
         raise typer.Exit(1)

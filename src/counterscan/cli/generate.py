@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from counterscan.cli.output import emit, progress, write_run
+from counterscan.cli.output import emit, folder_for, progress, write_run
 
 
 def generate(
@@ -15,10 +15,10 @@ def generate(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the images.")],
     count: Annotated[int, typer.Option("-n", min=1, help="How many images.")] = 1,
     model: Annotated[str, typer.Option(help="A built-in name, a folder or a hub id.")] = "chest-nih",
-    seed: Annotated[int, typer.Option(help="Image i has seed SEED + i.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Image i has seed SEED + i.")] = 0,
     steps: Annotated[int, typer.Option(min=1, max=1000, help="Sampling steps.")] = 30,
-    guidance: Annotated[float, typer.Option(min=0, max=100, help="How strongly the prompt is followed; 1 is plainly.")] = 2.0,
-    offline: Annotated[bool, typer.Option(help="Never use the network.")] = False,
+    guidance: Annotated[float, typer.Option(min=0, max=100, help="How closely to follow the prompt; 1 = plainly.")] = 2,
+    offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Make images from words.
@@ -28,16 +28,16 @@ def generate(
     import counterscan
     from counterscan.imaging import write
 
+    folder = folder_for(output)
     backbone = counterscan.load(model, offline=offline)
-    output.mkdir(parents=True, exist_ok=True)
+    settings: dict[str, Any] = {"n": count, "steps": steps, "guidance": guidance, "seed": seed}
     with progress("generating") as report:
-        pictures = counterscan.generate(
-            prompt, n=count, steps=steps, guidance=guidance, model=backbone, seed=seed, progress=report
-        )
+        pictures = counterscan.generate(prompt, **settings, model=backbone, progress=report)
+    folder.mkdir(parents=True, exist_ok=True)
     items = []
     for i, picture in enumerate(pictures):
         note = {"prompt": prompt, "seed": seed + i, "model": backbone.card.name, "fingerprint": backbone.fingerprint}
-        items.append({"image": write(picture, output / f"{i:05d}.png", note=note).name, "seed": seed + i})
+        items.append({"image": write(picture, folder / f"{i:05d}.png", note=note).name, "seed": seed + i})
     summary = {"items": items, "model": backbone.card.name, "prompt": prompt}
-    write_run(output, "generate", {"prompt": prompt, "steps": steps, "guidance": guidance, "seed": seed}, summary, backbone)
-    emit(summary, as_json, f"{len(items)} images in {output}")
+    write_run(folder, "generate", settings | {"prompt": prompt, "model": model}, summary, [backbone])
+    emit(summary, as_json, f"{len(items)} images in {folder}")

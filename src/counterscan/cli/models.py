@@ -10,24 +10,38 @@ import typer
 
 from counterscan.cli.output import emit
 
-app = typer.Typer(help="List, show and verify models.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, show and verify models.", epilog="Example: counterscan models show chest-nih", no_args_is_help=True
+)
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Model = Annotated[str, typer.Argument(help="A built-in name, a folder or a hub id that has been fetched before.")]
 
 
 @app.command("list")
 def list_models(as_json: AsJson = False) -> None:
-    """The built-in models. Example: counterscan models list"""
+    """The built-in models and their scores.
+
+    Example: counterscan models list
+    """
     from counterscan.backbones import locate, names
     from counterscan.backbones.card import Card
 
     cards = [card for name in names() if (card := Card.read(locate(name)))]
-    lines = [f"{c.name:14} {c.resolution} px, {c.channels} channel(s), {len(c.findings)} findings" for c in cards]
-    emit({"models": [asdict(card) for card in cards]}, as_json, "\n".join(lines) or "no built-in models installed")
+    emit({"models": [asdict(card) for card in cards]}, as_json, "\n".join(map(_line, cards)) or "no built-in models")
+
+
+def _line(card: object) -> str:
+    facts = asdict(card)  # type: ignore[call-overload]
+    scores = "".join(f", {key} {value:.3g}" for key, value in facts["scores"].items() if isinstance(value, int | float))
+    return f"{facts['name']:14} {facts['resolution']} px, {len(facts['findings'])} findings{scores}"
 
 
 @app.command()
-def show(model: str, as_json: AsJson = False) -> None:
-    """The card of one model. Example: counterscan models show chest-nih"""
+def show(model: Model, as_json: AsJson = False) -> None:
+    """The card of one model: what it knows, how it was made, what it scores.
+
+    Example: counterscan models show chest-nih
+    """
     from counterscan.backbones import locate
     from counterscan.backbones.card import Card
     from counterscan.errors import ModelError
@@ -35,15 +49,25 @@ def show(model: str, as_json: AsJson = False) -> None:
     folder = locate(model, offline=True)
     card = Card.read(folder)
     if card is None:
-        raise ModelError(f"{folder}: has no counterscan.json")
+        raise ModelError(f"{folder}: has no counterscan.json; write one like that of a built-in model")
     emit(asdict(card), as_json, json.dumps(asdict(card), indent=2))
 
 
 @app.command()
-def verify(model: str, as_json: AsJson = False) -> None:
-    """Open every component of a model and print its fingerprint. Example: counterscan models verify chest-nih"""
+def verify(model: Model, as_json: AsJson = False) -> None:
+    """Open every component of a model, and compare its fingerprint with the one on its card if there is one.
+
+    Example: counterscan models verify chest-nih
+    """
     import counterscan
+    from counterscan.errors import ModelError
 
     backbone = counterscan.load(model, offline=True)
-    facts = {"model": backbone.card.name, "family": backbone.family, "fingerprint": backbone.fingerprint, "ok": True}
-    emit(facts, as_json, f"{backbone.card.name}: every component opens, fingerprint {backbone.fingerprint}")
+    found, promised = backbone.fingerprint, backbone.card.training.get("fingerprint")
+    if promised and promised != found:
+        raise ModelError(f"{model}: its weights have fingerprint {found}, its card says {promised}; fetch it again")
+    facts = {"model": backbone.card.name, "family": backbone.card.family, "fingerprint": found}
+    words = "as on its card" if promised else "its card names none to compare with"
+    emit(
+        facts | {"card": promised, "ok": True}, as_json, f"{model}: every component opens, fingerprint {found}, {words}"
+    )

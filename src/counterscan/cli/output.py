@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,11 @@ from typing import Any
 
 import typer
 
+from counterscan.errors import WordsError
+
+Report = Callable[[int, int], None]
+log = logging.getLogger("counterscan.cli")
+
 
 def emit(value: dict[str, Any], as_json: bool, text: str) -> None:
     """Print the result: the object itself with ``--json``, else a text for people."""
@@ -19,54 +25,102 @@ def emit(value: dict[str, Any], as_json: bool, text: str) -> None:
 
 
 def complain(message: str) -> None:
-    """One line on stderr."""
-    typer.echo("counterscan: " + " ".join(str(message).split()), err=True)
+    """One line on stderr; inside an ``except``, ``--debug`` shows the traceback too."""
+    typer.echo("counterscan: " + " ".join(message.split()), err=True)
+    log.debug("traceback", exc_info=sys.exc_info()[0] is not None)
+
+
+def explain(error: BaseException, path: Path | None = None) -> str:
+    """An error as one line that says where: with the whole path of the image that was worked on, where there is one."""
+    from counterscan.errors import CounterscanError
+
+    if isinstance(error, CounterscanError):
+        text = str(error)
+        if path is None or str(path) in text:
+            return text
+        return f"{path}: {text.removeprefix(f'{path.name}: ')}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or path or 'file'}: {error.strerror}"
+    where = f"{path}: " if path else ""
+    return f"{where}unexpected {type(error).__name__}: {error}; please report it, with the output of --debug"
+
+
+def folder_for(path: Path) -> Path:
+    """Refuse an output folder that cannot be one, before any work is done. It is made when there is something in it."""
+    if path.exists() and not path.is_dir():
+        raise WordsError(f"{path}: is a file; name a folder after -o")
+    return path
+
+
+def each(paths: list[Path], work: Callable[[Path, str, Report], dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+    """Do the work for every path; returns the results and how many failed.
+
+    A failure is one line on stderr and costs nobody else anything. Wrong words are wrong for all, so they are raised.
+    """
+    items, failed = [], 0
+    for path, stem in zip(paths, unique_stems(paths), strict=True):
+        try:
+            with progress(path.name) as report:
+                items.append(work(path, stem, report))
+        except WordsError:
+            raise
+        except Exception as error:  # whatever is wrong with this image, the others are still to be done
+            complain(explain(error, path))
+            failed += 1
+    return items, failed
 
 
 @contextmanager
-def progress(label: str) -> Iterator[Callable[[int, int], None]]:
+def progress(label: str) -> Iterator[Report]:
     """A progress bar on stderr; gives the ``progress(done, total)`` callable of the API. Silent when not a terminal."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=console,
-        transient=True, disable=not console.is_terminal,
-    ) as bar:  # fmt: skip
-        task = bar.add_task(label, total=None)
+    columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(escape(label), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def write_run(folder: Path, command: str, settings: dict[str, Any], result: dict[str, Any], backbone: Any = None) -> None:
-    """Write ``run.json``: what was asked, with what, and what came of it."""
+def write_run(
+    folder: Path, command: str, settings: dict[str, Any], result: dict[str, Any], models: list[Any] | None = None
+) -> None:
+    """Write ``run.json``: what was asked, with what, and what came of it. ``models`` are the backbones in use."""
     import platform
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
 
     from counterscan import __version__
 
+    versions = {"counterscan": __version__, "python": platform.python_version()}
+    for name in ("torch", "diffusers", "transformers", "numpy"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:  # the commands that need no model work without them
+            continue
+    used = [{"name": model.card.name, "fingerprint": model.fingerprint} for model in models or []]
     run = {
         "command": command,
         "arguments": sys.argv[1:],
         "settings": settings,
-        "versions": {"counterscan": __version__, "python": platform.python_version()}
-        | {name: version(name) for name in ("torch", "diffusers", "transformers", "numpy")},
-        "model": {"name": backbone.card.name, "fingerprint": backbone.fingerprint} if backbone is not None else None,
+        "versions": versions,
+        "model": used[0] if len(used) == 1 else used or None,
         "result": result,
     }
-    path = folder / "run.json"
+    folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f".run.json.{os.getpid()}"
     draft.write_text(json.dumps(run, indent=2, default=str) + "\n", encoding="utf-8")
-    os.replace(draft, path)
+    os.replace(draft, folder / "run.json")
 
 
 def unique_stems(paths: list[Path]) -> list[str]:
-    """A file stem for each path; equal ones are numbered, so no result overwrites another."""
+    """A file stem for each path; equal ones are numbered, so no result overwrites another, nor ``run.json``."""
     stems: list[str] = []
     for path in paths:
-        base = path.name.split(".")[0] or "image"
+        base = path.stem or "image"
         stem, k = base, 2
-        while stem in stems:
+        while stem in stems or stem == "run":
             stem, k = f"{base}-{k}", k + 1
         stems.append(stem)
     return stems
