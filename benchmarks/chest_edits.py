@@ -77,7 +77,9 @@ def scores(pair: Pair, edited: np.ndarray) -> dict[str, float]:
     }
 
 
-def run(backbone: Any, method: Any, items: list[Pair], batch: int = 8) -> tuple[list[dict[str, float]], list[np.ndarray]]:
+def run(
+    backbone: Any, method: Any, items: list[Pair], batch: int = 8
+) -> tuple[list[dict[str, float]], list[np.ndarray]]:
     """Edit all pairs; returns their scores (raw and blended) and the blended images."""
     rows, images = [], []
     for i in range(0, len(items), batch):
@@ -118,7 +120,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = ["| method | finding | direction | " + " | ".join(keys) + " | s/image |", "|" + " --- |" * (len(keys) + 4)]
     for row in rows:
         cells = " | ".join(f"{row[key]:.3f}" for key in keys)
-        lines.append(f"| {row['method']} | {row['finding']} | {row['direction']} | {cells} | {row['seconds_per_image']:.2f} |")
+        lines.append(
+            f"| {row['method']} | {row['finding']} | {row['direction']} | {cells} | {row['seconds_per_image']:.2f} |"
+        )
     for direction in ("remove", "add"):
         chosen = [row for row in rows if row["direction"] == direction]
         if chosen:
@@ -147,7 +151,12 @@ def main() -> None:
             items = pairs(finding, direction, options.n, backbone.card.template, backbone.resolution)
             start, before = time.monotonic(), backbone.evaluations
             rows, images = run(backbone, method, items)
-            row: dict[str, Any] = {"method": options.method, "finding": finding, "direction": direction, "n": len(items)}
+            row: dict[str, Any] = {
+                "method": options.method,
+                "finding": finding,
+                "direction": direction,
+                "n": len(items),
+            }
             row |= {key: float(np.mean([r[key] for r in rows])) for key in rows[0]}
             row["seconds_per_image"] = (time.monotonic() - start) / len(items)
             row["evaluations"] = (backbone.evaluations - before) / len(items)
@@ -156,7 +165,9 @@ def main() -> None:
             print(json.dumps(row), flush=True)
     facts = {"model": options.model, "fingerprint": backbone.fingerprint, "method": repr(method), "rows": results}
     (options.o / "results.json").write_text(json.dumps(facts, indent=2) + "\n")
-    (options.o / "results.md").write_text(f"# Edits of unseen chest-world cases\n\n`{options.model}`, `{method!r}`\n\n" + table(results))
+    (options.o / "results.md").write_text(
+        f"# Edits of unseen chest-world cases\n\n`{options.model}`, `{method!r}`\n\n" + table(results)
+    )
 
 
 if __name__ == "__main__":

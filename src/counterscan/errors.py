@@ -1,11 +1,11 @@
 """The error tree. Every error says what is wrong, where, and what to do; the command line prints it as one line.
 
-    CounterscanError
-    ├── WordsError        the request itself is wrong (unknown finding, impossible option)   exit code 2
-    └── WorkError         the request is fine but the work failed                            exit code 1
-        ├── ImageError    an image cannot be read, used or written
-        ├── ModelError    a model folder is missing a part, is unsafe, or does not fit
-        └── DataError     a manifest or data set row is unusable
+CounterscanError
+├── WordsError        the request itself is wrong (unknown finding, impossible option)   exit code 2
+└── WorkError         the request is fine but the work failed                            exit code 1
+    ├── ImageError    an image cannot be read, used or written
+    ├── ModelError    a model folder is missing a part, is unsafe, or does not fit
+    └── DataError     a manifest or data set row is unusable
 """
 
 from __future__ import annotations

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.models import tiny
 from typer.testing import CliRunner
 
 from counterscan.cli import app
 from counterscan.errors import CounterscanError
-from tests.models import tiny
 
 KEYS = {"image", "counterfactual", "difference", "mask", "method", "evaluations", "seconds", "seed"}
 

@@ -178,4 +178,4 @@ def test_any_text_is_understood_or_refused(text):
     try:
         parse(text, CARD)
     except WordsError as error:
-        assert "\n" not in str(error).replace(text, "")
+        assert "\n" not in str(error).replace(text, "")  # noqa: PT017

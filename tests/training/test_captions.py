@@ -13,7 +13,9 @@ facts = st.dictionaries(st.sampled_from(NAMES), st.sampled_from(["present", "abs
 
 
 def row(values: dict[str, str]) -> Row:
-    present = tuple((n, "left" if n == "pleural effusion" else None, None, None) for n, v in values.items() if v == "present")
+    present = tuple(
+        (n, "left" if n == "pleural effusion" else None, None, None) for n, v in values.items() if v == "present"
+    )
     return Row("world chest radiograph", present, tuple(n for n, v in values.items() if v == "absent"), "AP", "male")
 
 
@@ -39,7 +41,9 @@ def test_with_certainty_nothing_is_lost(seed):
 
 def test_dropped_captions_come_at_their_rate():
     rng = np.random.default_rng(0)
-    empty = np.mean([caption(row({"cardiomegaly": "present"}), rng, CaptionSettings(drop=0.3)) == "" for _ in range(2000)])
+    empty = np.mean(
+        [caption(row({"cardiomegaly": "present"}), rng, CaptionSettings(drop=0.3)) == "" for _ in range(2000)]
+    )
     assert 0.26 < empty < 0.34
 
 

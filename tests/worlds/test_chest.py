@@ -64,7 +64,9 @@ def test_the_patients_left_is_on_the_images_right(finding, side):
     assert (right_half > 0.5) == (side == "left")
 
 
-@pytest.mark.parametrize("finding", ["pleural effusion", "cardiomegaly", "consolidation", "pulmonary edema", "pneumothorax"])
+@pytest.mark.parametrize(
+    "finding", ["pleural effusion", "cardiomegaly", "consolidation", "pulmonary edema", "pneumothorax"]
+)
 def test_severity_grows_the_change(finding):
     case = bare(3, 128)
     base = chest.attributes(case.anatomy, finding)

@@ -138,6 +138,9 @@ def _unet(
         attention_head_dim=heads,  # diffusers reads this as the NUMBER of heads in this class
         cross_attention_dim=text_hidden,
         norm_num_groups=math.gcd(32, *blocks),
+        # the pooled prompt also joins the time embedding: small models learn to obey it far sooner than by attention alone
+        addition_embed_type="text",
+        addition_embed_type_num_heads=heads,
     )
 
 

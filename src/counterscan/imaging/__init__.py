@@ -38,5 +38,7 @@ def write(picture: Picture, path: str | Path, *, note: Mapping[str, Any]) -> Pat
     if path.suffix.lower() in (".dcm", ".dicom"):
         return write_dicom(picture, path, note)
     if path.suffix.lower() != ".png":
-        raise ImageError(f"{path.name}: results are written as .png or .dcm (lossless), not {path.suffix or 'without ending'}")
+        raise ImageError(
+            f"{path.name}: results are written as .png or .dcm (lossless), not {path.suffix or 'without ending'}"
+        )
     return write_png(picture.pixels, path, note)

@@ -23,7 +23,9 @@ def composite(picture: Picture, change: NDArray[np.float32], weight: NDArray[np.
         Pixels of the original's shape and type, clipped to what its bits can hold; nothing wraps around.
     """
     if weight.shape != picture.pixels.shape[:2] or change.shape[:2] != weight.shape:
-        raise ImageError(f"{picture.name}: change {change.shape} and weight {weight.shape} for pixels {picture.pixels.shape}")
+        raise ImageError(
+            f"{picture.name}: change {change.shape} and weight {weight.shape} for pixels {picture.pixels.shape}"
+        )
     rows, columns = np.nonzero(weight > 0)
     out = picture.pixels.copy()
     if not len(rows):

@@ -88,7 +88,9 @@ def write_dicom(picture: Picture, path: Path, note: Mapping[str, Any]) -> Path:
     data = deepcopy(picture.header)
     source = Dataset()
     source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = data.SOPClassUID, data.SOPInstanceUID
-    source.PurposeOfReferenceCodeSequence = Sequence([_code("121322", "DCM", "Source image for image processing operation")])
+    source.PurposeOfReferenceCodeSequence = Sequence(
+        [_code("121322", "DCM", "Source image for image processing operation")]
+    )
     data.SourceImageSequence = Sequence([source])
     data.SOPInstanceUID, data.SeriesInstanceUID = generate_uid(), generate_uid()
     old = list(data.get("ImageType", []))

@@ -43,7 +43,9 @@ class Picture:
     def with_pixels(self, pixels: NDArray[Any]) -> Picture:
         """The same picture with other pixels of the same shape and type."""
         if pixels.shape != self.pixels.shape or pixels.dtype != self.pixels.dtype:
-            raise ImageError(f"{self.name}: pixels {pixels.shape} {pixels.dtype} for {self.pixels.shape} {self.pixels.dtype}")
+            raise ImageError(
+                f"{self.name}: pixels {pixels.shape} {pixels.dtype} for {self.pixels.shape} {self.pixels.dtype}"
+            )
         return replace(self, pixels=pixels)
 
     @property
@@ -77,7 +79,9 @@ def check_size(name: str, width: int, height: int) -> None:
     if min(width, height) < SMALLEST:
         raise ImageError(f"{name}: image is {width}x{height}, at least {SMALLEST}x{SMALLEST} needed")
     if width * height > LARGEST:
-        raise ImageError(f"{name}: image is {width}x{height}, more than {LARGEST // 10**6} megapixels; crop or shrink it")
+        raise ImageError(
+            f"{name}: image is {width}x{height}, more than {LARGEST // 10**6} megapixels; crop or shrink it"
+        )
 
 
 def from_array(array: NDArray[Any]) -> Picture:

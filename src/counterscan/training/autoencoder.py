@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ class AutoencoderSettings:
     seed: int = 0
 
 
-def build(latent_channels: int, width: int) -> nn.Module:
+def build(latent_channels: int, width: int) -> Any:
     """An AutoencoderTiny for grey images, reduction 4, whose full-resolution layers are single convolutions."""
     from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
@@ -50,7 +51,7 @@ GAIN = torch.tensor([4.0, 24.0, 24.0, 24.0])
 
 
 @torch.no_grad()
-def start_as_wavelet(vae: nn.Module) -> None:
+def start_as_wavelet(vae: Any) -> None:
     """Start from a good linear code instead of from noise: half the resolution, then a 2 x 2 Haar transform.
 
     Residual blocks begin as the identity, so the first reconstruction is the image at half resolution and training
@@ -60,7 +61,7 @@ def start_as_wavelet(vae: nn.Module) -> None:
         if type(block).__name__ == "AutoencoderTinyBlock":
             block.conv[-1].weight.zero_()
             block.conv[-1].bias.zero_()
-    encoder = [m for m in vae.encoder.layers if isinstance(m, nn.Conv2d)]
+    encoder: list[Any] = [m for m in vae.encoder.layers if isinstance(m, nn.Conv2d)]
     for conv in encoder:
         conv.weight[:4] = 0
         if conv.bias is not None:
@@ -73,7 +74,8 @@ def start_as_wavelet(vae: nn.Module) -> None:
     last.weight.zero_()
     last.weight[:4, :4, 1, 1] = HAAR * GAIN[:, None]
     last.bias[0] = -0.5 * GAIN[0]
-    first, double, full, last = [m for m in vae.decoder.layers if isinstance(m, nn.Conv2d)]
+    decoder: list[Any] = [m for m in vae.decoder.layers if isinstance(m, nn.Conv2d)]
+    first, double, full, last = decoder
     for conv in (first, double, full):
         conv.weight[:4] = 0
     first.weight[:4, :4, 1, 1] = torch.linalg.inv(HAAR) / GAIN
@@ -109,14 +111,14 @@ def crops(images: list[NDArray[np.uint8]], settings: AutoencoderSettings, rng: n
 
 
 def train(
-    vae: nn.Module,
+    vae: Any,
     images: list[NDArray[np.uint8]],
     settings: AutoencoderSettings,
     *,
     log: Callable[[dict[str, float]], None],
-    save: Callable[[nn.Module], None],
+    save: Callable[[Any], None],
     every: int = 250,
-) -> nn.Module:
+) -> Any:
     """Train in place and return ``vae``; ``save`` is called every ``every`` steps and at the end."""
     rng, generator = np.random.default_rng(settings.seed), torch.Generator().manual_seed(settings.seed)
     optimiser = torch.optim.AdamW(vae.parameters(), lr=settings.rate, weight_decay=1e-4)
@@ -134,7 +136,13 @@ def train(
         nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimiser.step()
         if (step + 1) % 25 == 0:
-            log({"step": step + 1, "loss": value.item(), "images_per_second": settings.batch * (step + 1) / (time.monotonic() - start)})
+            log(
+                {
+                    "step": step + 1,
+                    "loss": value.item(),
+                    "images_per_second": settings.batch * (step + 1) / (time.monotonic() - start),
+                }
+            )
         if (step + 1) % every == 0 or step + 1 == settings.steps:
             save(vae)
     return vae.eval()

@@ -49,7 +49,12 @@ def caption(row: Row, rng: np.random.Generator, settings: CaptionSettings) -> st
         return word if rng.random() < chance else None
 
     phrases = [
-        phrase(name, side=maybe(side, settings.side), place=maybe(place, settings.place), severity=maybe(grade, settings.severity))
+        phrase(
+            name,
+            side=maybe(side, settings.side),
+            place=maybe(place, settings.place),
+            severity=maybe(grade, settings.severity),
+        )
         for name, side, place, grade in row.present
         if rng.random() < settings.mention
     ]

@@ -17,6 +17,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,20 @@ NIH_NAMES = {
         "Pneumothorax",
     )
 }
-WORDS = ("left", "right", "upper", "middle", "lower", "small", "moderate", "large", "mild", "severe", "chest", "radiograph")
+WORDS: tuple[str, ...] = (
+    "left",
+    "right",
+    "upper",
+    "middle",
+    "lower",
+    "small",
+    "moderate",
+    "large",
+    "mild",
+    "severe",
+    "chest",
+    "radiograph",
+)
 WORDS += ("world", "nih", "pa", "ap", "male", "female", "128")
 
 
@@ -76,7 +90,9 @@ def world_rows(work: Path, part: int) -> list[Row]:
     for fact in json.loads((work / f"world{part}.json").read_text()):
         present = tuple((str(n), s, p, g) for n, s, p, g in fact["findings"])
         names = {n for n, *_ in present}
-        rows.append(Row(WORLD_TEMPLATE, present, tuple(f for f in FINDINGS if f not in names), fact["view"], fact["sex"]))
+        rows.append(
+            Row(WORLD_TEMPLATE, present, tuple(f for f in FINDINGS if f not in names), fact["view"], fact["sex"])
+        )
     return rows
 
 
@@ -92,7 +108,9 @@ def nih_row(fact: dict[str, str], template: str) -> Row:
     value = {name: fact.get(column, "") for column, name in NIH_NAMES.items()}
     present = tuple((name, None, None, None) for name, v in value.items() if v in ("1", "1.0"))
     absent = tuple(name for name, v in value.items() if v in ("0", "0.0"))
-    return Row(template, present, absent, fact.get("view") or None, {"M": "male", "F": "female"}.get(fact.get("sex", "")))
+    return Row(
+        template, present, absent, fact.get("view") or None, {"M": "male", "F": "female"}.get(fact.get("sex", ""))
+    )
 
 
 def nih_images(folder: Path, table: Sequence[dict[str, str]], size: int = 256) -> NDArray[np.uint8]:
@@ -117,6 +135,11 @@ def encode(vae: Any, images: NDArray[np.uint8], batch: int = 16) -> NDArray[np.f
     return np.concatenate(parts)
 
 
+def encode_file(vae: Any, images: Path) -> NDArray[np.float16]:
+    """The latents of an image array on disk."""
+    return encode(vae, np.load(images))
+
+
 def cached(path: Path, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
     """The array at ``path``, made first if absent (delete the file after changing what it depends on)."""
     if not path.exists():
@@ -126,7 +149,9 @@ def cached(path: Path, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
     return np.load(path)
 
 
-def train(start: Path, out: Path, corpus: denoiser.Corpus, settings: denoiser.DenoiserSettings, card: dict[str, Any]) -> None:
+def train(
+    start: Path, out: Path, corpus: denoiser.Corpus, settings: denoiser.DenoiserSettings, card: dict[str, Any]
+) -> None:
     """Train U-Net and text encoder of the pipeline folder ``start`` and write the averaged weights to ``out``."""
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
@@ -148,7 +173,10 @@ def train(start: Path, out: Path, corpus: denoiser.Corpus, settings: denoiser.De
     def save(unet: Any, text: Any) -> None:
         unet.save_pretrained(out / "unet")
         text.save_pretrained(out / "text_encoder")
-        facts["training"] = card.get("training", {}) | {"settings": repr(settings), "last": history[-1] if history else {}}
+        facts["training"] = card.get("training", {}) | {
+            "settings": repr(settings),
+            "last": history[-1] if history else {},
+        }
         (out / "counterscan.json").write_text(json.dumps(facts, indent=2) + "\n")
 
     denoiser.train(unet, text, tokenizer, alphas, corpus, settings, log=log, save=save)
@@ -202,12 +230,16 @@ def _world(o: argparse.Namespace) -> None:
     vae = AutoencoderTiny.from_pretrained(o.work / "vae")
     parts = sorted(int(path.stem[5:]) for path in o.work.glob("world?.npy"))
     rows = [row for part in parts for row in world_rows(o.work, part)]
-    arrays = [cached(o.work / f"latent{p}.npy", lambda p=p: encode(vae, np.load(o.work / f"world{p}.npy"))) for p in parts]
+    arrays = []
+    for part in parts:
+        images = o.work / f"world{part}.npy"
+        arrays.append(cached(o.work / f"latent{part}.npy", partial(encode_file, vae, images)))
     latents = np.concatenate(arrays)
     scale = float(1 / latents[:2000].astype(np.float32).std())
     words = vocabulary(rows, [*WORDS, *(w for name in NIH_NAMES.values() for w in name.split())])
     start = o.start or compact.build(
-        o.out, words=words, name="chest-world", latent_channels=4, vae_blocks=(8, 8, 8), unet_blocks=(32, 64, 128, 192), unet_attention=(False, False, True, True), unet_heads=4,
+        o.out, words=words, name="chest-world", latent_channels=4, vae_blocks=(8, 8, 8), unet_blocks=(32, 64, 128, 192),
+        unet_attention=(False, False, True, True), unet_heads=4,
         text_hidden=128, text_layers=2, max_length=64, template=WORLD_TEMPLATE,
         findings=(*FINDINGS, "support devices"), seed=o.seed,
     )  # fmt: skip
@@ -215,7 +247,9 @@ def _world(o: argparse.Namespace) -> None:
         _install_vae(vae, start, scale)
     corpus = denoiser.Corpus(latents * np.float16(scale), rows, np.ones(len(rows)))
     settings = denoiser.DenoiserSettings(steps=o.steps, batch=o.batch, rate=o.rate, seed=o.seed, compile=o.compile)
-    card = {"training": {"data": f"{len(rows)} cases of the chest world", "command": " ".join(sys.argv[1:]), "seed": o.seed}}
+    card = {
+        "training": {"data": f"{len(rows)} cases of the chest world", "command": " ".join(sys.argv[1:]), "seed": o.seed}
+    }
     train(start, o.out, corpus, settings, card)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from counterscan.training.captions import CaptionSettings, Row, caption
 
 @dataclass(frozen=True)
 class DenoiserSettings:
-    """``steps`` of ``batch`` latents; cosine decay from ``rate`` (times ``text_rate`` for the text encoder); exponential moving average of the weights.
+    """``steps`` of ``batch`` latents; cosine decay from ``rate`` (times ``text_rate`` for the text encoder); exponential
+    moving average of the weights.
 
     ``shift`` moves the drawn times towards noise, ``u -> shift u / (1 + (shift - 1) u)`` (Esser et al., 2024): large
     latents keep their layout until very late, and it is there that the prompt decides. The v-prediction error is not
@@ -35,7 +36,7 @@ class DenoiserSettings:
     text_rate: float = 2.0
     seed: int = 0
     compile: bool = False
-    captions: CaptionSettings = CaptionSettings()
+    captions: CaptionSettings = field(default_factory=CaptionSettings)
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Corpus:
 
 
 def train(
-    unet: nn.Module,
-    text_encoder: nn.Module,
+    unet: Any,
+    text_encoder: Any,
     tokenizer: Any,
     alphas_cumprod: Tensor,
     corpus: Corpus,
@@ -61,10 +62,16 @@ def train(
     first_step: int = 0,
 ) -> None:
     """Minimise the v-prediction error; ``save(unet, text_encoder)`` receives the averaged weights."""
-    rng, generator = np.random.default_rng([settings.seed, first_step]), torch.Generator().manual_seed(settings.seed + first_step)
+    rng, generator = (
+        np.random.default_rng([settings.seed, first_step]),
+        torch.Generator().manual_seed(settings.seed + first_step),
+    )
     parts = nn.ModuleList([unet, text_encoder]).train()
     average = {name: p.detach().clone() for name, p in parts.named_parameters()}
-    groups = [{"params": unet.parameters(), "scale": 1.0}, {"params": text_encoder.parameters(), "scale": settings.text_rate}]
+    groups = [
+        {"params": unet.parameters(), "scale": 1.0},
+        {"params": text_encoder.parameters(), "scale": settings.text_rate},
+    ]
     optimiser = torch.optim.AdamW(groups, lr=settings.rate, weight_decay=1e-2, betas=(0.9, 0.98))
     forward = torch.compile(unet) if settings.compile else unet
     chance = corpus.weights / corpus.weights.sum()
@@ -74,7 +81,9 @@ def train(
             group["lr"] = group["scale"] * settings.rate * cosine(step, settings.steps, settings.warmup)
         pick = rng.choice(len(chance), settings.batch, p=chance)
         words = [caption(corpus.rows[i], rng, settings.captions) for i in pick]
-        tokens = tokenizer(words, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt")
+        tokens = tokenizer(
+            words, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
+        )
         z = torch.from_numpy(corpus.latents[pick].astype(np.float32))
         noise = torch.randn(z.shape, generator=generator)
         # stratified times: every batch covers the whole chain, which lowers the variance of the loss

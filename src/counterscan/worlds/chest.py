@@ -22,13 +22,24 @@ from counterscan.worlds.chest_findings import DRAW
 from counterscan.worlds.chest_scene import SIDES, ZONES, Anatomy, Present, build
 from counterscan.worlds.geometry import Array, Frame
 
-SIDED = ("pleural effusion", "consolidation", "lung nodule", "pneumothorax", "atelectasis", "pacemaker", "chest port", "central line")
+SIDED = (
+    "pleural effusion",
+    "consolidation",
+    "lung nodule",
+    "pneumothorax",
+    "atelectasis",
+    "pacemaker",
+    "chest port",
+    "central line",
+)
 PLACED = ("consolidation", "lung nodule", "atelectasis")
 DEVICES = ("pacemaker", "chest port", "central line", "ecg electrodes", "endotracheal tube")
 DISEASES = tuple(name for name in DRAW if name not in DEVICES)
 FINDINGS = DISEASES + DEVICES
 _SIZES = dict.fromkeys(("pleural effusion", "pneumothorax", "lung nodule"), ("small", "moderate", "large"))
-_GRADES = dict.fromkeys(("cardiomegaly", "consolidation", "pulmonary edema", "atelectasis"), ("mild", "moderate", "severe"))
+_GRADES = dict.fromkeys(
+    ("cardiomegaly", "consolidation", "pulmonary edema", "atelectasis"), ("mild", "moderate", "severe")
+)
 SEVERITIES: Mapping[str, tuple[str, ...]] = MappingProxyType({**_SIZES, **_GRADES})
 VISIBLE = 0.02
 """A pixel belongs to the true change mask when its noise-free intensity changes by more than this."""
@@ -72,7 +83,12 @@ class Case:
     @property
     def caption(self) -> str:
         """The terse form: every finding with side, place and severity; nothing negated."""
-        return prompt([words(n, p) for n, p in self.findings.items()], template="world chest radiograph", view=self.view, sex=self.sex)
+        return prompt(
+            [words(n, p) for n, p in self.findings.items()],
+            template="world chest radiograph",
+            view=self.view,
+            sex=self.sex,
+        )
 
 
 def severity_word(name: str, severity: float) -> str | None:
@@ -188,7 +204,10 @@ def _expose(anatomy: Anatomy, attenuation: Array) -> tuple[Array, Array]:
     dose = rng.uniform(1.2e-5, 5e-5) * 256 / size
     photons = anatomy.rng("photons").standard_normal((size, size)).astype(np.float32)
     noisy = np.maximum(exposed + np.sqrt(dose * exposed) * photons, 1e-4)
-    low, high = rng.uniform(0.25, 0.65) + 0.4 * (anatomy.habitus - 1), rng.uniform(3.7, 4.5) + 1.6 * (anatomy.habitus - 1)
+    low, high = (
+        rng.uniform(0.25, 0.65) + 0.4 * (anatomy.habitus - 1),
+        rng.uniform(3.7, 4.5) + 1.6 * (anatomy.habitus - 1),
+    )
     gamma, veto = rng.uniform(0.8, 1.15), _collimation(anatomy, rng)
     text = _burned_in(anatomy, rng)
 

@@ -40,7 +40,9 @@ def consolidation(scene: Scene, present: Present) -> None:
     u0, v0 = _spot(scene, present, rng)
     a = 0.13 + 0.11 * present.severity
     q = ((scene.u - u0) / a) ** 2 + ((scene.v - v0) / (a * rng.uniform(0.8, 1.2))) ** 2
-    shape = np.exp(-0.9 * q) * (1 + 0.38 * smooth_noise(rng, scene.u, scene.v, 26) + 0.2 * smooth_noise(rng, scene.u, scene.v, 60))
+    shape = np.exp(-0.9 * q) * (
+        1 + 0.38 * smooth_noise(rng, scene.u, scene.v, 26) + 0.2 * smooth_noise(rng, scene.u, scene.v, 60)
+    )
     _fill(scene, (0.55 + 0.3 * present.severity) * ramp(shape - 0.42, 0.34) * (side * scene.u > 0))
 
 
@@ -49,7 +51,9 @@ def nodule(scene: Scene, present: Present) -> None:
     rng = scene.anatomy.rng("nodule")
     u0, v0 = _spot(scene, present, rng)
     r = 0.035 + 0.05 * present.severity
-    window, chord = ellipsoid(scene.anatomy.frame, scene.u, scene.v, (u0, v0), (r, r * rng.uniform(0.85, 1.1), 0.05 + r), 0.0, 2.3)
+    window, chord = ellipsoid(
+        scene.anatomy.frame, scene.u, scene.v, (u0, v0), (r, r * rng.uniform(0.85, 1.1), 0.05 + r), 0.0, 2.3
+    )
     scene.soft[window] += 0.75 * chord
 
 
@@ -72,7 +76,9 @@ def edema(scene: Scene, present: Present) -> None:
     """Perihilar haze of both lungs with a patchy and a lineal component; the vessels thicken in the scene itself."""
     rng = scene.anatomy.rng("edema")
     radius = np.hypot((np.abs(scene.u) - 0.2) / 0.3, (scene.v - 0.02) / 0.42)
-    haze = np.exp(-0.8 * radius**2) * (1 + 0.22 * smooth_noise(rng, scene.u, scene.v, 20) + 0.16 * smooth_noise(rng, scene.u, scene.v, 55))
+    haze = np.exp(-0.8 * radius**2) * (
+        1 + 0.22 * smooth_noise(rng, scene.u, scene.v, 20) + 0.16 * smooth_noise(rng, scene.u, scene.v, 55)
+    )
     _fill(scene, (0.22 + 0.4 * present.severity) * haze + 0.05)
 
 
@@ -110,7 +116,11 @@ def pacemaker(scene: Scene, present: Present) -> None:
     for lead in range(1 + (rng.random() < 0.6)):
         bow = 0.02 * lead
         way = _vein(side, header, a.lean(0.05) + bow)
-        end = [(-0.1 + bow, 0.18), (0.02, 0.34), (0.2 + 0.05 * rng.random(), 0.32)] if lead == 0 else [(-0.13, 0.08), (-0.17, 0.0)]
+        end = (
+            [(-0.1 + bow, 0.18), (0.02, 0.34), (0.2 + 0.05 * rng.random(), 0.32)]
+            if lead == 0
+            else [(-0.13, 0.08), (-0.17, 0.0)]
+        )
         path = spline([*way, *[(x, y + a.inspiration) for x, y in end]], 160)
         scene.line(path, 0.0065, 0.9)
         scene.line(path[-6:], 0.012, 1.0)
@@ -136,7 +146,10 @@ def central_line(scene: Scene, present: Present) -> None:
     x = side * rng.uniform(0.13, 0.2)
     mid = [(side * 0.1, -0.52)] if side < 0 else [(0.1, -0.54), (0.02, -0.44)]
     tip = -0.1 + a.lean(0.05)
-    path = spline([(x + side * 0.14, -1.0), (x, -0.78), *mid, (tip, -0.34), (tip - 0.01, -0.12 + 0.06 * rng.standard_normal())], 140)
+    path = spline(
+        [(x + side * 0.14, -1.0), (x, -0.78), *mid, (tip, -0.34), (tip - 0.01, -0.12 + 0.06 * rng.standard_normal())],
+        140,
+    )
     scene.line(path, 0.0095, 0.42)
 
 
@@ -151,7 +164,15 @@ def electrodes(scene: Scene, present: Present) -> None:
         window, chord = ellipsoid(a.frame, scene.u, scene.v, site, (0.055, 0.05, 0.0012), 0.0, 3.0)
         scene.metal[window] += 0.9 * chord
         way = site + np.array([exit_side * rng.uniform(0.15, 0.35), rng.uniform(0.05, 0.3)])
-        path = spline([site, way, (exit_side * rng.uniform(0.55, 0.9), rng.uniform(0.4, 1.1)), (exit_side * 1.3, rng.uniform(0.5, 1.3))], 120)
+        path = spline(
+            [
+                site,
+                way,
+                (exit_side * rng.uniform(0.55, 0.9), rng.uniform(0.4, 1.1)),
+                (exit_side * 1.3, rng.uniform(0.5, 1.3)),
+            ],
+            120,
+        )
         scene.line(path, 0.007, 0.35)
 
 

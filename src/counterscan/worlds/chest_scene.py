@@ -104,7 +104,12 @@ def lung(anatomy: Anatomy, u: Array, v: Array, side: int) -> Lung:
     profile = np.sqrt(np.clip(1 - np.abs(2 * np.clip(across, -1, 2) - 1) ** 4, 0, 1))
     air = (0.62 * profile * rounding * (v > apex)).astype(np.float32)
     top = 0.36 + anatomy.inspiration + 0.03 * (side > 0) + 0.015 * rng.standard_normal()
-    dome = v - top - (0.34 + 0.1 * rng.random()) * np.maximum(across - 0.42, 0) ** 2 - 0.08 * np.maximum(0.42 - across, 0) ** 2
+    dome = (
+        v
+        - top
+        - (0.34 + 0.1 * rng.random()) * np.maximum(across - 0.42, 0) ** 2
+        - 0.08 * np.maximum(0.42 - across, 0) ** 2
+    )
     blocked = np.sqrt(np.clip(dome, 0, None) / 1.1)
     air = np.maximum(air - 2 * np.minimum(air / 2, blocked), 0)
     return Lung(side, across.astype(np.float32), air.astype(np.float32), dome.astype(np.float32))
@@ -121,7 +126,12 @@ def body(anatomy: Anatomy, u: Array, v: Array) -> Array:
     skin = ramp(v - top, 0.05)
     torso = (0.66 + 0.36 * ramp(v + 0.4, 0.4)) * np.sqrt(np.clip(1 - (out / outer) ** 5, 0, 1)) * skin
     neck = 0.6 * np.sqrt(np.clip(1 - (out / 0.22) ** 2.5, 0, 1))
-    shoulder = 0.56 * np.sqrt(np.clip(1 - (out / 1.12) ** 6, 0, 1)) * skin * ramp(-0.12 - v - 0.25 * np.clip(out - 0.6, 0, 1), 0.22)
+    shoulder = (
+        0.56
+        * np.sqrt(np.clip(1 - (out / 1.12) ** 6, 0, 1))
+        * skin
+        * ramp(-0.12 - v - 0.25 * np.clip(out - 0.6, 0, 1), 0.22)
+    )
     total = np.maximum(np.maximum(torso, neck), shoulder).astype(np.float32)
     for side in (-1, 1):
         arm = (side * (anatomy.width + fat + (0.17 if anatomy.ap else 0.25)), 0.2)
@@ -152,7 +162,14 @@ def skeleton(scene: Scene) -> None:
             _rib(layer, scene, side, first + gap * i, i)
         head = (side * 0.07 + a.lean(0.3), -0.53 + (0.0 if a.ap else 0.05) + 0.02 * rng.standard_normal())
         lift = rng.uniform(0.1, 0.16) * (0.6 if a.ap else 1.0)
-        path = spline([head, (head[0] + side * 0.17, head[1] - 0.2 * lift), (side * 0.42, head[1] - lift), (side * 0.62, head[1] - lift)])
+        path = spline(
+            [
+                head,
+                (head[0] + side * 0.17, head[1] - 0.2 * lift),
+                (side * 0.42, head[1] - lift),
+                (side * 0.62, head[1] - lift),
+            ]
+        )
         tube(frame, layer, path, np.linspace(0.04, 0.028, len(path)), 0.72)
         _scapula(layer, scene, side, rng)
     scene.bone += layer
@@ -211,7 +228,10 @@ def centre(scene: Scene, enlargement: float) -> None:
         ((0.01 + a.lean(0.1), -0.18), (0.135, 0.42, 0.28), 0.0),
     ]
     knob = rng.uniform(0.8, 1.25)
-    solids += [((0.115 * knob + a.lean(0.1), -0.27), (0.078 * knob, 0.095, 0.2), 0.0), ((0.09, -0.02), (0.13, 0.21, 0.2), 0.25)]
+    solids += [
+        ((0.115 * knob + a.lean(0.1), -0.27), (0.078 * knob, 0.095, 0.2), 0.0),
+        ((0.09, -0.02), (0.13, 0.21, 0.2), 0.25),
+    ]
     for c, axes, tilt in solids:
         window, chord = ellipsoid(frame, u, v, c, axes, tilt, 2.3)
         scene.air[window] = np.maximum(scene.air[window] - 1.6 * chord, 0)
@@ -224,7 +244,9 @@ def centre(scene: Scene, enlargement: float) -> None:
     tube(frame, lumen, spline([carina, (-0.12, -0.08)]), 0.032)
     tube(frame, lumen, spline([carina, (0.14, -0.1)]), 0.03)
     scene.soft -= 1.1 * lumen
-    window, chord = ellipsoid(frame, u, v, (0.3, 0.56 + a.inspiration), (rng.uniform(0.07, 0.2), rng.uniform(0.05, 0.12), 0.11), 0.2)
+    window, chord = ellipsoid(
+        frame, u, v, (0.3, 0.56 + a.inspiration), (rng.uniform(0.07, 0.2), rng.uniform(0.05, 0.12), 0.11), 0.2
+    )
     scene.soft[window] -= rng.uniform(0.2, 1.0) * chord * (scene.lungs[1].dome[window] > 0.04)
 
 
@@ -240,12 +262,22 @@ def vessels(scene: Scene, prominence: float) -> None:
         for angle in np.linspace(-1.25, 1.35, 8) + 0.12 * rng.standard_normal(8):
             _branch(layer, frame, rng, root, angle, side, 0.36, 0.019, 3)
     fill = np.clip(scene.air / 0.25, 0, 1)
-    texture = 0.012 * smooth_noise(a.rng("texture"), scene.u, scene.v, 70) + 0.012 * smooth_noise(a.rng("mist"), scene.u, scene.v, 9)
+    texture = 0.012 * smooth_noise(a.rng("texture"), scene.u, scene.v, 70) + 0.012 * smooth_noise(
+        a.rng("mist"), scene.u, scene.v, 9
+    )
     scene.soft += fill * (prominence * layer * 1.5 + texture)
 
 
 def _branch(
-    layer: Array, frame: Frame, rng: np.random.Generator, root: np.ndarray, angle: float, side: int, length: float, radius: float, left: int
+    layer: Array,
+    frame: Frame,
+    rng: np.random.Generator,
+    root: np.ndarray,
+    angle: float,
+    side: int,
+    length: float,
+    radius: float,
+    left: int,
 ) -> None:
     bend = 0.25 * rng.standard_normal()
     mid = root + 0.5 * length * np.array([side * np.cos(angle), np.sin(angle)])
@@ -258,7 +290,9 @@ def _branch(
             _branch(layer, frame, rng, start, turn, side, length * 0.62, radius * 0.55, left - 1)
 
 
-def build(anatomy: Anatomy, findings: Mapping[str, Present], draw: Mapping[str, Callable[[Scene, Present], None]]) -> Scene:
+def build(
+    anatomy: Anatomy, findings: Mapping[str, Present], draw: Mapping[str, Callable[[Scene, Present], None]]
+) -> Scene:
     """The scene of one patient with the given findings; each finding's drawing function acts on the scene in order."""
     u, v = anatomy.frame.grid()
     lungs = {side: lung(anatomy, u, v, side) for side in (-1, 1)}

@@ -15,7 +15,13 @@ WORLDS = ("chest",)
 
 
 def write_world(
-    name: str, folder: Path, n: int, *, seed: int = 0, size: int = 256, progress: Callable[[int, int], None] | None = None
+    name: str,
+    folder: Path,
+    n: int,
+    *,
+    seed: int = 0,
+    size: int = 256,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Draw ``n`` cases into ``folder/images`` and ``folder/manifest.csv``; returns the manifest's path.
 
@@ -40,7 +46,9 @@ def write_world(
         split = "train" if i % 10 < 8 else "val" if i % 10 == 8 else "test"
         facts = {"path": f"images/{path.name}", "patient": f"W{i:06d}", "caption": case.caption, "split": split}
         facts |= {"view": case.view, "age": str(case.age), "sex": case.sex[0].upper()}
-        rows.append(facts | {f: str(int(f in case.findings)) for f in chest.FINDINGS} | {"mask": "", "seed": f"{seed}:{i}"})
+        rows.append(
+            facts | {f: str(int(f in case.findings)) for f in chest.FINDINGS} | {"mask": "", "seed": f"{seed}:{i}"}
+        )
         if progress:
             progress(i + 1, n)
     manifest, draft = folder / "manifest.csv", folder / f".manifest.csv.{os.getpid()}"

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]  # float32 unless said otherwise
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,13 @@ def ramp(x: Array, width: float) -> Array:
 
 
 def ellipsoid(
-    frame: Frame, u: Array, v: Array, centre: Sequence[float], axes: Sequence[float], tilt: float = 0.0, power: float = 2.0
+    frame: Frame,
+    u: Array,
+    v: Array,
+    centre: Any,
+    axes: Sequence[float],
+    tilt: float = 0.0,
+    power: float = 2.0,
 ) -> tuple[tuple[slice, slice], Array]:
     """Chord through a (super-)ellipsoid with semi-axes (a, b, depth): ``2 depth sqrt(1 - q)``; returns (window, chord)."""
     a, b, depth = axes
@@ -68,7 +75,7 @@ def ellipsoid(
     return window, (2 * depth * np.sqrt(np.clip(1 - level, 0, 1))).astype(np.float32)
 
 
-def spline(points: Sequence[Sequence[float]], n: int = 64) -> NDArray[np.float64]:
+def spline(points: Sequence[Any], n: int = 64) -> NDArray[np.float64]:
     """A Catmull-Rom curve through the control points (K, 2), resampled to ``n`` points (n, 2)."""
     p = np.asarray(points, float)
     p = np.concatenate([2 * p[:1] - p[1:2], p, 2 * p[-1:] - p[-2:-1]])
