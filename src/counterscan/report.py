@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,8 +111,8 @@ def make_demo(
     Writes the results and ``report.html`` into ``folder``; returns one record a case, with file names relative to it.
     """
     examples = json.loads((_examples() / "examples.json").read_text(encoding="utf-8"))
-    jobs: list[Callable[[], Shown]] = [lambda item=item: real_case(item, model, seed) for item in examples["items"]]
-    jobs += [lambda case=case: world_case(*case, world, seed) for case in WORLD_CASES]
+    jobs = [partial(real_case, item, model, seed) for item in examples["items"]]
+    jobs += [partial(world_case, *case, world, seed) for case in WORLD_CASES]
     shown, items = [], []
     for k, job in enumerate(jobs):
         case = job()

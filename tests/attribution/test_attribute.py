@@ -1,0 +1,95 @@
+"""``attribute``: a finding that is removed is found where it was, and one that is not there is not found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.models import tiny
+
+import counterscan
+from counterscan.attribution import attribute
+from counterscan.backbones.base import Backbone
+from counterscan.errors import WordsError
+from counterscan.types import Edit
+
+
+@dataclass(frozen=True)
+class Eraser:
+    """A stand-in for a method: unless the edit is null it darkens one square, by a little more each seed."""
+
+    amount: float = 0.4
+    restless: float = 0.0
+    name: ClassVar[str] = "eraser"
+
+    def __call__(self, backbone: Any, image: Any, edit: Edit, *, generator: Any, progress: Any = None) -> torch.Tensor:
+        result = backbone.decode(backbone.encode(image))
+        result += self.restless
+        if not edit.is_null:
+            result[..., 8:16, 4:12] -= self.amount + 0.05 * generator[0].initial_seed()
+        if progress is not None:
+            progress(1, 1)
+        return result.clamp(-2, 2)
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    return counterscan.load(tiny(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+def image(value: int = 160) -> np.ndarray:
+    return np.random.default_rng(0).integers(value, value + 20, (64, 64)).astype(np.uint8)
+
+
+def test_what_is_removed_is_found_there(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(backbone), "decode", lambda self, z: z.clone())
+    monkeypatch.setattr(type(backbone), "encode", lambda self, x: x)
+    told: list[tuple[int, int]] = []
+    found = attribute(
+        image(), finding="pacemaker", repeats=3, method=Eraser(), model=backbone, progress=lambda *at: told.append(at)
+    )
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert found.present
+    (region,) = found.regions
+    left, top, right, bottom = region.box
+    assert abs(left - 8) <= 4 and abs(top - 16) <= 4 and abs(right - 24) <= 4 and abs(bottom - 32) <= 4
+    assert found.map[20:28, 12:20].mean() == pytest.approx(-0.45, abs=0.06)  # seeds 0, 1, 2: 0.40, 0.45, 0.50
+    assert found.spread[20:28, 12:20].mean() == pytest.approx(0.05 * np.std([0, 1, 2]), abs=0.01)
+    assert not found.mask[40:].any()
+
+
+def test_what_changes_nothing_is_not_present(backbone: Backbone) -> None:
+    found = attribute(image(), finding="pacemaker", method=Eraser(amount=0.0), model=backbone)
+    assert not found.present
+    assert found.regions == []
+    assert not found.mask.any()
+
+
+def test_a_method_that_changes_everything_anyway_is_not_evidence(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(backbone), "decode", lambda self, z: z.clone())
+    monkeypatch.setattr(type(backbone), "encode", lambda self, x: x)
+    found = attribute(image(), finding="pacemaker", method=Eraser(amount=0.0, restless=0.2), model=backbone)
+    assert found.threshold > 0.1
+    assert not found.present
+
+
+def test_it_saves_itself(backbone: Backbone, tmp_path: Path) -> None:
+    found = attribute(image(), finding="pacemaker", method=Eraser(), model=backbone, seed=2)
+    files = found.save(tmp_path / "new", "a")
+    assert set(files) == {"map", "mask", "overlay"}
+    with Image.open(tmp_path / "new" / files["mask"]) as mask:
+        assert np.array_equal(np.asarray(mask) > 0, found.mask)
+
+
+def test_words_are_checked(backbone: Backbone) -> None:
+    with pytest.raises(WordsError, match="repeats"):
+        attribute(image(), finding="pacemaker", repeats=0, model=backbone)
+    with pytest.raises(WordsError, match="pacemaker"):
+        attribute(image(), finding="pacemakr", model=backbone)

@@ -1,0 +1,211 @@
+"""What is asked wrongly or fed wrongly: one line, the right exit code, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.models import tiny
+
+from counterscan.cli import main
+from counterscan.cli.output import unique_stems
+
+Run = Callable[..., tuple[int, str, str]]
+KEYS = {"image", "counterfactual", "difference", "mask", "method", "evaluations", "seconds", "seed", "source"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tiny(tmp_path_factory.mktemp("model") / "tiny"))
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return call
+
+
+def draw(path: Path, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (40, 50), np.uint8)).save(path)
+    return path
+
+
+def truncated(path: Path) -> Path:
+    data = draw(path).read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    return path
+
+
+BAD = {
+    "truncated.png": truncated,
+    "empty.png": lambda path: path.touch(),
+    "text.png": lambda path: path.write_text("not an image"),
+    "black.png": lambda path: Image.new("L", (40, 40)).save(path),
+    "dot.png": lambda path: Image.new("L", (1, 1), 9).save(path),
+    "absent.png": lambda path: None,
+    "folder.png": lambda path: path.mkdir(),
+}
+
+
+def test_every_bad_image_is_one_line_and_the_good_one_is_done(run: Run, model: str, tmp_path: Path) -> None:
+    for name, make in BAD.items():
+        make(tmp_path / name)
+    paths = [*(tmp_path / name for name in BAD), draw(tmp_path / "good.png")]
+    out = tmp_path / "out"
+    code, shown, said = run("edit", *paths, "--remove", "pacemaker", "--model", model, "-o", out, "--json")
+    assert code == 1
+    (item,) = json.loads(shown)["items"]
+    assert set(item) == KEYS
+    assert item["source"] == str(tmp_path / "good.png")
+    lines = said.splitlines()
+    assert len(lines) == len(BAD)
+    for name, line in zip(BAD, lines, strict=True):
+        assert line.startswith(f"counterscan: {tmp_path / name}: ")
+        assert "unexpected" not in line
+    assert {path.name.split(".")[0] for path in out.iterdir()} == {"good", "run"}
+
+
+@pytest.mark.parametrize("command", [["edit", "--remove", "pacemaker"], ["attribute", "--finding", "pacemaker"]])
+def test_nothing_done_leaves_no_folder(run: Run, command: list[str], model: str, tmp_path: Path) -> None:
+    code, shown, said = run(*command, tmp_path / "no.png", "--model", model, "-o", tmp_path / "out", "--json")
+    assert code == 1
+    assert json.loads(shown) == {"items": [], "model": "tiny"}
+    assert said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("edit", "IMAGE", "--remove", "pacemakr"), "pacemaker"),
+        (("edit", "IMAGE", "--remove", "pacemaker", "--keep", "pacemaker"), "pacemaker"),
+        (("edit", "IMAGE", "--remove", "pacemaker", "--method", "ddimm"), "ddim"),
+        (("edit", "IMAGE", "--remove", "pacemaker", "--region", "foot"), "left lung"),
+        (("edit", "IMAGE", "--remove", "pacemaker", "--region", "left", "--mask", "m.png"), "not both"),
+        (("edit", "IMAGE", "--remove", "pacemaker", "--instruct", "add a pacemaker"), "exactly one way"),
+        (("edit", "IMAGE"), "exactly one way"),
+        (("edit", "IMAGE", "--from", "a chest"), "target"),
+        (("attribute", "IMAGE", "--finding", "pacemakr"), "pacemaker"),
+    ],
+)
+def test_wrong_words_stop_before_any_image(
+    run: Run, words: tuple[str, ...], says: str, model: str, tmp_path: Path
+) -> None:
+    image = tmp_path / "absent.png"  # never opened: the words are wrong first
+    asked = [image if word == "IMAGE" else word for word in words]
+    code, shown, said = run(*asked, "--model", model, "-o", tmp_path / "out")
+    assert (code, shown, said.count("\n")) == (2, "", 1)
+    assert said.startswith("counterscan: ")
+    assert says in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("edit",),
+        ("nonsense",),
+        ("generate", "a chest"),
+        ("attribute", "a.png", "-o", "out"),
+        ("generate", "a chest", "-n", "0", "-o", "out"),
+        ("generate", "a chest", "--seed", "-1", "-o", "out"),
+        ("models", "show", "no-such-model"),
+        ("models", "verify", "no-such-model"),
+        ("edit", "a.png", "--remove", "pacemaker", "--model", "no-such-model", "-o", "out"),
+        ("demo", "--model", "no-such-model", "-o", "out"),
+        ("data", "world", "moon", "-o", "out"),
+    ],
+)
+def test_usage_errors_are_one_line_too(
+    run: Run, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, shown, said = run(*words)
+    assert (code, shown, said.count("\n")) == (2, "", 1)
+    assert said.startswith("counterscan: ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_output_that_is_a_file(run: Run, model: str, tmp_path: Path) -> None:
+    image = draw(tmp_path / "a.png")
+    code, _, said = run("edit", image, "--remove", "pacemaker", "--model", model, "-o", image)
+    assert code == 2
+    assert "is a file" in said
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(model: str, tmp_path: Path) -> None:
+    words = ["edit", str(tmp_path / "no.png"), "--remove", "x", "--model", "no-such-model", "-o", str(tmp_path / "out")]
+    for asked, shown in ((words, False), ([*words, "--debug"], True), (["--debug", *words], True)):
+        done = subprocess.run(
+            [sys.executable, "-m", "counterscan", *asked], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2
+        assert ("Traceback" in done.stderr) == shown
+
+
+def test_a_model_without_a_part_is_named(run: Run, tmp_path: Path) -> None:
+    folder = tiny(tmp_path / "broken")
+    (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    code, _, said = run("models", "verify", folder)
+    assert (code, said.count("\n")) == (1, 1)
+    assert "vae" in said
+
+
+def test_verify_compares_with_the_card(run: Run, tmp_path: Path) -> None:
+    folder = tiny(tmp_path / "signed")
+    _, shown, _ = run("models", "verify", folder, "--json")
+    fingerprint = json.loads(shown)["fingerprint"]
+    card = json.loads((folder / "counterscan.json").read_text())
+    for promised, code in ((fingerprint, 0), ("0" * 16, 1)):
+        (folder / "counterscan.json").write_text(json.dumps(card | {"training": {"fingerprint": promised}}))
+        assert run("models", "verify", folder)[0] == code
+
+
+def test_equal_names_and_chained_edits_overwrite_nothing(run: Run, model: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    paths = [draw(tmp_path / "a.png"), draw(tmp_path / "b" / "a.png", 1), draw(tmp_path / "run.png", 2)]
+    words = ("--add", "pacemaker", "--model", model, "-o", out, "--json")
+    items = json.loads(run("edit", *paths, *words)[1])["items"]
+    assert len({item["image"] for item in items}) == 3
+    for item, path in zip(items, paths, strict=True):
+        assert (out / item["image"]).read_bytes() == path.read_bytes()
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.name != "run.json"}
+    code, _, _ = run("edit", out / items[0]["counterfactual"], *words)
+    assert code == 0
+    assert all((out / name).read_bytes() == data for name, data in before.items())
+    assert unique_stems([Path("a.png"), Path("x/a.png"), Path("a-2.png"), Path("run.png")]) == [
+        "a", "a-2", "a-2-2", "run-2"
+    ]  # fmt: skip
+
+
+def test_a_world_is_not_mixed_with_another(run: Run, tmp_path: Path) -> None:
+    words = ("data", "world", "chest", "-n", 2, "--size", 32, "-o", tmp_path / "w")
+    assert run(*words)[0] == 0
+    assert run(*words)[0] == 0
+    code, _, said = run(*words, "--seed", 1)
+    assert (code, said.count("\n")) == (2, 1)
+    assert "seed 0, not 1" in said
+    (tmp_path / "w" / "run.json").unlink()
+    assert run(*words)[0] == 2
+
+
+def test_every_command_has_an_example() -> None:
+    for words in ("edit", "attribute", "generate", "demo", "doctor", "data world", "models list", "models verify"):
+        done = subprocess.run(
+            [sys.executable, "-m", "counterscan", *words.split(), "--help"], capture_output=True, text=True, check=True
+        )
+        assert f"counterscan {words}" in done.stdout
+        assert "Example:" in done.stdout
