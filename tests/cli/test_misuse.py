@@ -141,9 +141,28 @@ def test_usage_errors_are_one_line_too(
 
 def test_an_output_that_is_a_file(run: Run, model: str, tmp_path: Path) -> None:
     image = draw(tmp_path / "a.png")
-    code, _, said = run("edit", image, "--remove", "pacemaker", "--model", model, "-o", image)
-    assert code == 2
-    assert "is a file" in said
+    for out in (image, image / "below"):
+        code, _, said = run("edit", image, "--remove", "pacemaker", "--model", model, "-o", out)
+        assert code == 2
+        assert "a.png: is a file" in said
+
+
+def test_ctrl_c_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("counterscan.worlds.dataset.write_world", stop)
+    code, _, said = run("data", "world", "chest", "-o", tmp_path / "w")
+    assert (code, said) == (130, "counterscan: stopped\n")
+
+
+def test_doctor_lives_without_torch() -> None:
+    code = "import sys\nsys.modules['torch'] = None\nfrom counterscan.cli import main\nmain(['doctor', '--json'])\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    facts = json.loads(done.stdout)
+    assert not facts["ok"]
+    assert any("torch does not import" in problem for problem in facts["problems"])
 
 
 def test_debug_shows_the_traceback_wherever_it_stands(model: str, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from counterscan.cli.doctor import doctor
 from counterscan.cli.edit import edit
 from counterscan.cli.generate import generate
 
+STOPPED = 130  # what shells call a program that Ctrl-C ended
+
 app = typer.Typer(
     name="counterscan",
     help="Ask a medical image what if, in words. Results are synthetic and not for diagnosis.",
@@ -60,13 +62,16 @@ def _run(words: list[str]) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: complain(f"warning: {message}")
         try:
-            return app(words, prog_name="counterscan", standalone_mode=False) or 0
+            code = app(words, prog_name="counterscan", standalone_mode=False) or 0
+            if code == STOPPED:  # typer has already turned Ctrl-C into this code
+                complain("stopped")
+            return code
         except CounterscanError as error:
             complain(explain(error))
             return error.exit_code
         except (KeyboardInterrupt, typer.Abort):
             complain("stopped")
-            return 130
+            return STOPPED
         except Exception as error:
             if hasattr(error, "format_message"):  # how typer says that the words are wrong
                 return _misused(error)

@@ -47,8 +47,11 @@ def explain(error: BaseException, path: Path | None = None) -> str:
 
 def folder_for(path: Path) -> Path:
     """Refuse an output folder that cannot be one, before any work is done. It is made when there is something in it."""
-    if path.exists() and not path.is_dir():
-        raise WordsError(f"{path}: is a file; name a folder after -o")
+    nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise WordsError(f"{nearest}: is a file; name a folder after -o")
+    if not os.access(nearest, os.W_OK):
+        raise WordsError(f"{nearest}: may not be written; name another folder after -o")
     return path
 
 
