@@ -182,7 +182,8 @@ The error compares the answer with it where the two differ: 0 is exact, 1 is as 
 {"".join(map(_card, world))}
 </main><footer><p><b>{LABEL}</b></p>
 <p>{html.escape(credit)} <a href="{html.escape(link)}">{html.escape(link)}</a></p>
-<p>Models: {html.escape(", ".join(models))}. Made again by: counterscan demo --seed {seed}</p></footer>
+<p>Models: {html.escape(", ".join(models))}. Seed {seed}. The run.json beside this page
+says how to make it again.</p></footer>
 <script>{SCRIPT}</script></body></html>
 """
 
@@ -197,14 +198,14 @@ def _tiles(results: Sequence[Counterfactual], world: Sequence[Shown]) -> str:
 
 
 def _card(case: Shown) -> str:
-    from counterscan.drawing import difference_scale, overlay
+    from counterscan.drawing import colour, difference_scale
 
     result = case.result
     before, after = result.factual.unit(), result.counterfactual.unit()
     scale = difference_scale(result.difference)
-    side = _figure(_glow(result.difference, scale), f"difference, full colour at ±{scale:.2f}")
+    side = _figure(_glow(result.difference, scale, NIGHT), f"difference, full colour at ±{scale:.2f}")
     if case.truth is None:
-        side += _figure(overlay(before, result.difference, scale), "where, on the original")
+        side += _figure(_glow(result.difference, scale, colour(before), most=0.65), "where, on the original")
     else:
         side += _figure(case.truth, "the exact answer")
     facts = f"{result.method}, {result.evaluations} evaluations, {result.seconds:.1f} s, "
@@ -224,10 +225,13 @@ def _meter(error: float | None) -> str:
     return f'<div class="meter"><i style="left:{100 * min(error, 1):.0f}%"></i></div><div>error {error:.2f}</div>'
 
 
-def _glow(difference: NDArray[np.float32], scale: float) -> NDArray[np.float64]:
-    """Signed (H, W) as colours on the dark of the page: RGB (H, W, 3) in [0, 1]."""
+def _glow(difference: NDArray[np.float32], scale: float, ground: NDArray[Any], most: float = 1) -> NDArray[np.float64]:
+    """Signed (H, W) as colours on a ground, itself a colour or a picture (H, W, 3): RGB (H, W, 3) in [0, 1].
+
+    ``most`` is how much of the ground the largest differences cover.
+    """
     strength = np.clip(difference / scale, -1, 1)[..., None]
-    return NIGHT + np.abs(strength) * (np.where(strength > 0, MORE, LESS) - NIGHT)
+    return ground + most * np.abs(strength) * (np.where(strength > 0, MORE, LESS) - ground)
 
 
 def _figure(image: NDArray[Any], caption: str) -> str:
