@@ -1,11 +1,23 @@
-# make demo and make test do all their own set-up: they need Python 3.11 or later with pip, make and git.
-# On a machine whose package index offers only CUDA builds of torch, name a CPU index: make demo TORCH_INDEX=<url>
+# Every target sets itself up: Python 3.11 or later with pip, make and git are enough. Another Python: make test PYTHON=python3.12
+#
+# The lock accepts only builds of torch that run without CUDA. Where the package index offers none (Linux, as a rule), name
+# an index of CPU builds: make demo TORCH_INDEX=<url>. torch alone then comes from there, at the version of the lock; its
+# hash is not checked, those of all other packages are.
 PYTHON ?= python3
 TORCH_INDEX ?=
+
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TORCH = $(shell sed -n 's/^torch==\([^ ]*\).*/torch==\1/p' requirements.lock)
+CODE := src tests benchmarks
 
+# Small models are fastest on few threads, and threads that spin while they wait starve each other on a busy machine
+export OMP_NUM_THREADS ?= 2
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.DELETE_ON_ERROR:
 .PHONY: demo test lint bench docs clean
 
 demo: $(STAMP)
@@ -15,8 +27,8 @@ test: $(STAMP)
 	$(BIN)/pytest -q
 
 lint: $(STAMP)
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -24,15 +36,21 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/chest_edits.py
 
 docs: $(STAMP)
-	$(BIN)/pip install -q mkdocs-material "mkdocstrings[python]"
+	$(PIP) install -q --no-build-isolation -e ".[docs]"
 	$(BIN)/mkdocs build --strict
 
-# --no-deps: the lock is complete, and so torch never pulls its CUDA companions onto a CPU machine
+# --no-deps: the lock is complete, so nothing pulls CUDA packages onto a machine that has no use for them
 $(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" \
+	|| { echo "$(PYTHON) is older than Python 3.11; name another: make PYTHON=<python>" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --no-deps --require-hashes $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements.lock
-	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
+ifneq ($(TORCH_INDEX),)
+	$(PIP) install -q --no-deps --index-url $(TORCH_INDEX) $(TORCH)
+endif
+	$(PIP) install -q --no-deps --require-hashes -r requirements.lock \
+	|| { echo "not installed; if the hash of torch is the trouble, name an index of CPU builds: make TORCH_INDEX=<url>" >&2; exit 1; }
+	$(PIP) install -q --no-deps --no-build-isolation -e .
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) demo site
+	rm -rf $(VENV) demo site .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
