@@ -7,21 +7,10 @@
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# No library of ours may call home: images may identify people. Set before any of them is imported, like the threads
-for _name, _value in {
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "GRADIO_ANALYTICS_ENABLED": "False",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "1",
-    # OpenMP threads that spin while they wait make torch many times slower beside any other busy process
-    "OMP_WAIT_POLICY": "PASSIVE",
-}.items():
-    os.environ.setdefault(_name, _value)
+from counterscan import _quiet  # noqa: F401  before any library it silences
 
 __version__ = "0.1.0"
 

@@ -1,0 +1,15 @@
+"""Set before any library is imported: tests reach for no network and leave the other core free."""
+
+from __future__ import annotations
+
+import os
+
+for name, value in {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "OMP_NUM_THREADS": "2",
+    "MKL_NUM_THREADS": "2",
+    "MPLBACKEND": "Agg",
+}.items():
+    os.environ.setdefault(name, value)
