@@ -38,8 +38,8 @@ class EditFriendly:
     """``steps`` of the full chain, of which the lowest ``depth`` are used; ``guidance`` weight; ``eta`` 1 is DDPM."""
 
     steps: int = 20
-    depth: float = 0.6
-    guidance: float = 2.0
+    depth: float = 0.9
+    guidance: float = 4.0
     eta: float = 1.0
     name: ClassVar[str] = "edit-friendly"
 

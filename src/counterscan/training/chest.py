@@ -4,6 +4,7 @@
     python -m counterscan.training.chest autoencoder WORK --nih NIH --steps 1500
     python -m counterscan.training.chest world WORK --steps 3000 --out MODEL
     python -m counterscan.training.chest nih WORK --nih NIH --start MODEL --steps 900 --out MODEL2
+    python -m counterscan.training.chest ship WORK --start MODEL --out src/counterscan/models/NAME
 
 ``NIH`` is a folder with ``images/`` and ``metadata.csv`` (file, view, sex, split, one column a finding).
 """
@@ -182,10 +183,22 @@ def train(
     denoiser.train(unet, text, tokenizer, alphas, corpus, settings, log=log, save=save)
 
 
+def ship(start: Path, out: Path) -> None:
+    """Copy a pipeline folder with its weights in float16: half the size, and read back as float32."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(start, out, dirs_exist_ok=True)
+    for path in out.rglob("*.safetensors"):
+        tensors = {name: value.half().contiguous() for name, value in load_file(path).items()}
+        save_file(tensors, path, metadata={"format": "pt"})
+    card = json.loads((out / "counterscan.json").read_text())
+    (out / "counterscan.json").write_text(json.dumps(card | {"license": "Apache-2.0"}, indent=2) + "\n")
+
+
 def main() -> None:
     """Run one stage."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=("draw", "autoencoder", "world", "nih"))
+    parser.add_argument("stage", choices=("draw", "autoencoder", "world", "nih", "ship"))
     parser.add_argument("work", type=Path)
     parser.add_argument("--nih", type=Path, help="folder of real radiographs")
     parser.add_argument("--nih-small", type=Path, help="a second, larger folder of real radiographs at low resolution")
@@ -202,7 +215,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    {"draw": _draw, "autoencoder": _autoencoder, "world": _world, "nih": _nih}[options.stage](options)
+    {"draw": _draw, "autoencoder": _autoencoder, "world": _world, "nih": _nih, "ship": lambda o: ship(o.start, o.out)}[options.stage](options)
 
 
 def _draw(o: argparse.Namespace) -> None:
