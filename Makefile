@@ -13,10 +13,6 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH = $(shell sed -n 's/^torch==\([^ ]*\).*/torch==\1/p' requirements.lock)
 CODE := src tests benchmarks
 
-# Small models are fastest on few threads, and threads that spin while they wait starve each other on a busy machine
-export OMP_NUM_THREADS ?= 2
-export OMP_WAIT_POLICY ?= PASSIVE
-
 .DELETE_ON_ERROR:
 .PHONY: demo test lint bench docs clean
 

@@ -1,4 +1,4 @@
-"""Set before any library is imported: tests reach for no network and leave the other core free."""
+"""Set before any library is imported: tests reach for no network and leave cores to other work."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ for name, value in {
     "HF_DATASETS_OFFLINE": "1",
     "OMP_NUM_THREADS": "2",
     "MKL_NUM_THREADS": "2",
+    "OMP_WAIT_POLICY": "PASSIVE",
     "MPLBACKEND": "Agg",
 }.items():
     os.environ.setdefault(name, value)
