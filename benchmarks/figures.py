@@ -43,7 +43,9 @@ def world_sheet(columns: int = 5, rows: int = 4) -> Image.Image:
     page = Image.new("L", (columns * 256, rows * 256))
     for k in range(columns * rows):
         case = chest.sample(SEED + k)
-        page.paste(Image.fromarray((case.image * 255).round().astype(np.uint8)), (k % columns * 256, k // columns * 256))
+        page.paste(
+            Image.fromarray((case.image * 255).round().astype(np.uint8)), (k % columns * 256, k // columns * 256)
+        )
     return page
 
 
@@ -52,7 +54,9 @@ def text_sheet(model: str, prompts: tuple[str, ...], n: int = 4) -> Image.Image:
     backbone = counterscan.load(model)
     page = Image.new("L", (n * 256, len(prompts) * 256))
     for row, prompt in enumerate(prompts):
-        for column, picture in enumerate(counterscan.generate(f"{backbone.card.template}{prompt}", n=n, model=backbone)):
+        for column, picture in enumerate(
+            counterscan.generate(f"{backbone.card.template}{prompt}", n=n, model=backbone)
+        ):
             page.paste(Image.fromarray(picture.pixels), (column * 256, row * 256))
     return page
 

@@ -34,6 +34,7 @@ class Prompts:
 
     @property
     def negative(self) -> Condition:
+        """What guidance leads away from."""
         return self.source
 
     def towards_target(self, backbone: Backbone, z: Tensor, t: Tensor | int, weight: float) -> Prediction:

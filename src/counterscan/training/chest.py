@@ -215,7 +215,12 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    {"draw": _draw, "autoencoder": _autoencoder, "world": _world, "nih": _nih, "ship": lambda o: ship(o.start, o.out)}[options.stage](options)
+    stages = {"draw": _draw, "autoencoder": _autoencoder, "world": _world, "nih": _nih, "ship": _ship}
+    stages[options.stage](options)
+
+
+def _ship(o: argparse.Namespace) -> None:
+    ship(o.start, o.out)
 
 
 def _draw(o: argparse.Namespace) -> None:

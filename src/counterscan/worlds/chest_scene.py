@@ -179,8 +179,9 @@ def _rib(layer: Array, scene: Scene, side: int, v0: float, i: int) -> None:
     """One rib: the posterior arc from the spine to the lateral wall, and the anterior arc back to the cartilage."""
     a, u, v = scene.anatomy, scene.u, scene.v
     rng = a.rng(f"rib{side}{i}")
-    reach = float(wall(a, np.float32(v0 + 0.1))) * (0.55 if i == 0 else 0.8 if i == 1 else 1.0) + 0.02
-    window = a.frame.box(*sorted((0.0, side * (reach + 0.05))), v0 - 0.12, v0 + 0.62)
+    reach = float(wall(a, np.array(v0 + 0.1))) * (0.55 if i == 0 else 0.8 if i == 1 else 1.0) + 0.02
+    left, right = sorted((0.0, side * (reach + 0.05)))
+    window = a.frame.box(left, right, v0 - 0.12, v0 + 0.62)
     x, y = side * u[window], v[window]
     s = np.clip((x - 0.05) / (reach - 0.05), 0, 1)
     half = 0.021 + 0.002 * rng.standard_normal()
