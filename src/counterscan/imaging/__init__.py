@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from counterscan.errors import ImageError
 from counterscan.imaging.composite import composite
 from counterscan.imaging.picture import Picture, from_array
@@ -14,31 +16,63 @@ from counterscan.imaging.resize import Placement, fit
 __all__ = ["Picture", "Placement", "composite", "fit", "from_array", "read", "write"]
 
 
-def read(path: str | Path) -> Picture:
-    """Read a PNG, JPEG or DICOM file.
+def read(path: str | Path, *, slice_index: int | None = None) -> Picture:
+    """Read a PNG, JPEG, DICOM or NIfTI file; of a NIfTI volume the slice ``slice_index`` along its last axis.
 
     Raises:
         ImageError: the file is absent, damaged, too small or large, without contrast, or of another kind.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ImageError(f"{path.name}: no such file")
-    from counterscan.imaging.dicom import is_dicom, read_dicom
+    try:
+        if path.is_dir():
+            raise ImageError(f"{path.name}: is a folder; name the image in it")
+        if not path.is_file():
+            raise ImageError(f"{path.name}: no such file")
+        with path.open("rb") as file:
+            start = file.read(132)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a file name"
+        raise ImageError(f"{path.name[:80]!r}: cannot be opened ({reason})") from None
+    if not start:
+        raise ImageError(f"{path.name}: the file is empty")
+    name = path.name.lower()
+    if name.endswith((".nii", ".nii.gz")):
+        from counterscan.imaging.nifti import read_nifti
+
+        return read_nifti(path, slice_index)
+    if slice_index is not None:
+        raise ImageError(f"{path.name}: has no slices to choose from; leave slice_index out")
+    if start[128:] == b"DICM" or name.endswith((".dcm", ".dicom")):
+        from counterscan.imaging.dicom import read_dicom
+
+        return read_dicom(path)
     from counterscan.imaging.raster import read_raster
 
-    return read_dicom(path) if is_dicom(path) else read_raster(path)
+    return read_raster(path)
 
 
 def write(picture: Picture, path: str | Path, *, note: Mapping[str, Any]) -> Path:
-    """Write a picture that we made: PNG, or DICOM (``.dcm``) for pictures that came from DICOM. Marked synthetic."""
-    from counterscan.imaging.dicom import write_dicom
+    """Write a picture that we made, marked synthetic: ``.png``, or ``.dcm`` and ``.nii[.gz]`` for what came from there.
+
+    A PNG holds the stored pixels where they are what is shown (``Picture.plain``), else the picture as shown, in 16 bits.
+
+    Raises:
+        ImageError: the ending is another, does not fit the picture, or the file cannot be written.
+    """
+    path = Path(path)
+    name = path.name.lower()
+    if name.endswith((".dcm", ".dicom")):
+        from counterscan.imaging.dicom import write_dicom
+
+        return write_dicom(picture, path, note)
+    if name.endswith((".nii", ".nii.gz")):
+        from counterscan.imaging.nifti import write_nifti
+
+        return write_nifti(picture, path, note)
+    if not name.endswith(".png"):
+        ending = path.suffix or "without ending"
+        raise ImageError(f"{path.name}: results are written as .png, .dcm or .nii.gz (lossless), not {ending}")
     from counterscan.imaging.raster import write_png
 
-    path = Path(path)
-    if path.suffix.lower() in (".dcm", ".dicom"):
-        return write_dicom(picture, path, note)
-    if path.suffix.lower() != ".png":
-        raise ImageError(
-            f"{path.name}: results are written as .png or .dcm (lossless), not {path.suffix or 'without ending'}"
-        )
-    return write_png(picture.pixels, path, note)
+    pixels = picture.pixels if picture.plain else np.round(picture.unit() * 65535).astype(np.uint16)
+    return write_png(pixels, path, note)

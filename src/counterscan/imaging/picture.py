@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from counterscan.errors import ImageError
+from counterscan.imaging.window import Curve
 
 SMALLEST, LARGEST = 16, 100_000_000
 """Pixels a side at least, pixels in all at most."""
@@ -19,9 +20,10 @@ SMALLEST, LARGEST = 16, 100_000_000
 class Picture:
     """One image.
 
-    ``pixels`` (H, W) or (H, W, 3), integer, exactly as stored; ``low`` and ``high`` the stored values shown as 0 and 1
-    (the window; 0 and ``2**bits - 1`` for PNG and JPEG); ``inverted`` for MONOCHROME1, where the larger value is
-    darker; ``spacing_mm`` (row, column); ``header`` the DICOM data set or NIfTI image it came from.
+    ``pixels`` (H, W) or (H, W, 3), exactly as stored (floats only from NIfTI); ``low`` < ``high`` the stored values shown
+    as 0 and 1 (the window; 0 and ``2**bits - 1`` for PNG and JPEG); ``inverted`` where the larger stored value is darker,
+    as in MONOCHROME1; ``spacing_mm`` (row, column); ``header`` the DICOM data set or NIfTI geometry it came from;
+    ``curve`` the way from stored to shown values where it is no straight line from ``low`` to ``high``.
     """
 
     pixels: NDArray[Any]
@@ -33,12 +35,16 @@ class Picture:
     inverted: bool = False
     spacing_mm: tuple[float, float] | None = None
     header: Any = None
+    curve: Curve | None = None
 
     def unit(self) -> NDArray[np.float32]:
         """float32 (H, W) or (H, W, 3) in [0, 1]; bright means dense, whatever the stored polarity."""
-        scaled = (self.pixels.astype(np.float32) - np.float32(self.low)) * np.float32(1 / (self.high - self.low))
-        np.clip(scaled, 0, 1, out=scaled)
-        return 1 - scaled if self.inverted else scaled
+        if self.curve is not None:
+            shown = self.curve.show(self.pixels)
+        else:
+            shown = (self.pixels.astype(np.float32) - np.float32(self.low)) * np.float32(1 / (self.high - self.low))
+            np.clip(shown, 0, 1, out=shown)
+        return np.subtract(1, shown, out=shown) if self.inverted else shown
 
     def with_pixels(self, pixels: NDArray[Any]) -> Picture:
         """The same picture with other pixels of the same shape and type."""
@@ -54,8 +60,20 @@ class Picture:
         return self.path.name if self.path else "array"
 
     @property
+    def suffix(self) -> str:
+        """The ending of the file that keeps this picture as it is: ``.dcm``, ``.nii.gz`` or ``.png``."""
+        return {"dicom": ".dcm", "nifti": ".nii.gz"}.get(self.format, ".png")
+
+    @property
+    def plain(self) -> bool:
+        """True when stored values are what is shown, over the type's whole range, as in a PNG."""
+        whole = (0, 2 ** (8 * self.pixels.dtype.itemsize) - 1)
+        straight = self.curve is None and not self.inverted and (self.low, self.high) == whole
+        return straight and self.pixels.dtype in (np.uint8, np.uint16)
+
+    @property
     def limits(self) -> tuple[int, int]:
-        """The smallest and largest value that may be stored."""
+        """The smallest and largest integer that may be stored."""
         if np.issubdtype(self.pixels.dtype, np.signedinteger):
             return -(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1
         return 0, 2**self.bits - 1
@@ -95,6 +113,7 @@ def from_array(array: NDArray[Any]) -> Picture:
         array = array[..., 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] != 3):
         raise ImageError(f"array: shape {array.shape}, (H, W) or (H, W, 3) needed")
+    check_size("array", array.shape[1], array.shape[0])
     if np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all():
             raise ImageError("array: holds NaN or infinite values")
@@ -105,3 +124,12 @@ def from_array(array: NDArray[Any]) -> Picture:
         raise ImageError(f"array: type {array.dtype}; uint8, uint16 or floats in [0, 1] needed")
     bits = array.dtype.itemsize * 8
     return check(Picture(array.copy(), bits=bits, high=float(2**bits - 1)))
+
+
+def middle_window(pixels: NDArray[Any], *, without: float | None = None) -> tuple[float, float]:
+    """A window for values that come without one: from the 0.1st to the 99.9th percentile, padding left out."""
+    seen = pixels if without is None else pixels[pixels != without]
+    if not seen.size:
+        return 0.0, 1.0
+    low, high = (float(x) for x in np.percentile(seen, [0.1, 99.9]))
+    return (low, high) if high > low else (float(seen.min()), max(float(seen.max()), float(seen.min()) + 1))

@@ -24,9 +24,13 @@ class Placement:
     left: int
 
     def restore(self, square: NDArray[Any]) -> Array:
-        """A map on the square (size, size[, C]) brought back to the picture's own (H, W[, C]), float32, bicubic."""
+        """A map on the square (size, size[, C]) brought back to the picture's own (H, W[, C]), float32, bicubic.
+
+        Values stay between the smallest and largest that went in, so a weight stays a weight.
+        """
         crop = square[self.top : self.top + self.inner[0], self.left : self.left + self.inner[1]]
-        return _resize(np.asarray(crop, np.float32), self.height, self.width, Image.Resampling.BICUBIC)
+        native = _resize(np.asarray(crop, np.float32), self.height, self.width, Image.Resampling.BICUBIC)
+        return np.clip(native, crop.min(), crop.max(), out=native)
 
 
 def fit(image: Array, size: int) -> tuple[Array, Placement]:
@@ -47,4 +51,4 @@ def _resize(image: Array, height: int, width: int, how: Image.Resampling) -> Arr
     if image.ndim == 3:
         return np.stack([_resize(image[..., c], height, width, how) for c in range(image.shape[2])], -1)
     resized = Image.fromarray(np.ascontiguousarray(image, np.float32)).resize((width, height), how)
-    return np.asarray(resized, np.float32)
+    return np.array(resized, np.float32)

@@ -1,0 +1,27 @@
+"""Files that are either whole or absent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from counterscan.errors import ImageError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name in ``path``'s folder to write to; renamed to ``path`` at the end, removed after an error.
+
+    Raises:
+        ImageError: the folder is absent, full or read-only.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield draft
+        os.replace(draft, path)
+    except OSError as error:
+        raise ImageError(f"{path.name}: cannot be written ({error.strerror or type(error).__name__})") from error
+    finally:
+        draft.unlink(missing_ok=True)
