@@ -10,6 +10,8 @@ ARTICLES = frozenset("a an the this that these those his her its their my your o
 def stem(word: str) -> str:
     """A word in lower case, singular, American: ``"Oedema"`` -> ``"edema"``, ``"masses"`` -> ``"mass"``."""
     word = word.lower().replace("oedema", "edema")
+    if len(word) == 2 and word[1] == "s" and word not in ("as", "is", "us"):
+        return word[0]  # the last part of "CRT-Ds"
     if len(word) <= 3 or word.endswith(("ss", "us", "is")):
         return word
     if word.endswith("ies"):
