@@ -12,7 +12,7 @@ def stem(word: str) -> str:
     word = word.lower().replace("oedema", "edema")
     if len(word) == 2 and word[1] == "s" and word not in ("as", "is", "us"):
         return word[0]  # the last part of "CRT-Ds"
-    if len(word) <= 3 or word.endswith(("ss", "us", "is")):
+    if len(word) <= 2 or word in ("as", "has", "was", "gas") or word.endswith(("ss", "us", "is")):
         return word
     if word.endswith("ies"):
         return word[:-3] + "y"
