@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import struct
 import zlib
 from pathlib import Path
 
@@ -23,7 +25,7 @@ sides = st.integers(16, 40)
 @st.composite
 def arrays(draw):
     dtype = draw(st.sampled_from([np.uint8, np.uint16]))
-    shape = (draw(sides), draw(sides)) + ((3,) if dtype == np.uint8 and draw(st.booleans()) else ())
+    shape = (draw(sides), draw(sides)) + ((3,) if draw(st.booleans()) else ())
     return draw(hnp.arrays(dtype, shape, elements=st.integers(0, np.iinfo(dtype).max)))
 
 
@@ -45,7 +47,75 @@ def test_png_round_trip_is_exact(array, tmp_path):
     assert np.array_equal(back.pixels, array)
     with Image.open(path) as image:
         assert image.text["Synthetic"] == "yes" and "Not for diagnosis" in image.text["Disclaimer"]
+        assert image.text["Software"] == "Counterscan" and json.loads(image.text["Counterscan"]) == {"seed": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+def png_of(samples, colour_type, filters):
+    """A 16-bit PNG written by the book (PNG specification, 9.2), each row with the next of ``filters``."""
+    height, width, channels = samples.shape
+    rows = samples.astype(">u2").view(np.uint8).reshape(height, -1).astype(int)
+    step, above, lines = 2 * channels, np.zeros(rows.shape[1], int), []
+    for y, row in enumerate(rows):
+        kind = filters[y % len(filters)]
+        left = np.concatenate([np.zeros(step, int), row[:-step]])
+        corner = np.concatenate([np.zeros(step, int), above[:-step]])
+        p = left + above - corner
+        near = [abs(p - left), abs(p - above), abs(p - corner)]
+        paeth = np.where((near[0] <= near[1]) & (near[0] <= near[2]), left, np.where(near[1] <= near[2], above, corner))
+        guess = [0 * row, left, above, (left + above) // 2, paeth][kind]
+        lines.append(bytes([kind]) + ((row - guess) % 256).astype(np.uint8).tobytes())
+        above = row
+    parts = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)),
+        (b"IDAT", zlib.compress(b"".join(lines))),
+        (b"IEND", b""),
+    ]
+    chunks = [struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in parts]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize(("colour_type", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+@QUIET
+@given(seed=st.integers(0, 10**6), filters=st.lists(st.integers(0, 4), min_size=1, max_size=5))
+def test_16_bit_png_of_every_layout_is_read_exactly(colour_type, channels, seed, filters, tmp_path):
+    samples = np.random.default_rng(seed).integers(0, 65536, (17, 19, channels)).astype(np.uint16)
+    path = tmp_path / "a.png"
+    path.write_bytes(png_of(samples, colour_type, filters))
+    pixels = read(path).pixels
+    assert pixels.dtype == np.uint16
+    assert np.array_equal(pixels, samples[..., :3] if channels > 2 else samples[..., 0])
+
+
+def test_modes_with_the_same_values_read_the_same(tmp_path):
+    grey = np.arange(4096).reshape(64, 64).astype(np.uint8)
+    image = Image.fromarray(grey)
+    alpha = Image.fromarray(255 - grey)
+    palette = Image.fromarray(grey).convert("P")
+    forms = {
+        "l": image, "rgb": image.convert("RGB"), "p": palette,
+        "la": Image.merge("LA", [image, alpha]), "rgba": Image.merge("RGBA", [image, image, image, alpha]),
+    }  # fmt: skip
+    for name, form in forms.items():
+        form.save(tmp_path / f"{name}.png")
+        pixels = read(tmp_path / f"{name}.png").pixels
+        assert pixels.dtype == np.uint8 and np.array_equal(pixels, grey), name
+
+
+def test_jpeg_is_read_as_decoded(tmp_path):
+    colour = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
+    for name, array in {"grey": colour[..., 0], "colour": colour}.items():
+        Image.fromarray(array).save(tmp_path / f"{name}.jpg", quality=90)
+        picture = read(tmp_path / f"{name}.jpg")
+        with Image.open(tmp_path / f"{name}.jpg") as image:
+            assert picture.format == "jpeg" and np.array_equal(picture.pixels, np.asarray(image))
+
+
+def test_unit_is_the_stored_fraction():
+    picture = from_array(varied(np.full((20, 20), 1000, np.uint16)))
+    unit = picture.unit()
+    assert unit.dtype == np.float32 and unit.shape == (20, 20)
+    assert unit[0, 0] == 0 and unit[-1, -1] == 1 and unit[5, 5] == pytest.approx(1000 / 65535)
 
 
 @QUIET
@@ -58,7 +128,7 @@ def test_composite_is_exact_outside_and_never_wraps(array, seed):
     out = composite(picture, change, weight)
     assert out.dtype == picture.pixels.dtype
     assert np.array_equal(out[weight == 0], picture.pixels[weight == 0])
-    exact = picture.unit() + change
+    exact = picture.unit() + change  # weights are 0 and 1
     top = np.iinfo(out.dtype).max
     assert np.abs(out / top - np.clip(exact, 0, 1))[weight > 0].max(initial=0) < 1.5 / top
 
@@ -74,6 +144,66 @@ def test_a_point_stays_where_it_was(shape):
     rows, columns = np.indices(shape)
     assert abs((rows * back).sum() / back.sum() - y) < 0.7
     assert abs((columns * back).sum() / back.sum() - x) < 0.7
+
+
+@QUIET
+@given(weight=st.floats(0, 1, width=32), change=st.floats(-1, 1, width=32), start=st.integers(0, 65535))
+def test_composite_adds_weight_times_change(weight, change, start):
+    pixels = np.full((16, 16), start, np.uint16)
+    pixels[0, 0], pixels[-1, -1] = 0, 65535
+    out = composite(from_array(pixels), np.full((16, 16), change, np.float32), np.full((16, 16), weight, np.float32))
+    assert out[5, 5] == np.clip(
+        np.round(start + float(np.float32(weight)) * float(np.float32(change)) * 65535), 0, 65535
+    )
+
+
+def test_composite_refuses_what_does_not_fit():
+    picture = from_array(np.arange(400, dtype=np.uint16).reshape(20, 20))
+    ones = np.ones((20, 20), np.float32)
+    with pytest.raises(ImageError, match="array: change"):
+        composite(picture, ones[:10], ones)
+    with pytest.raises(ImageError, match="array: change"):
+        composite(picture, np.ones((20, 20, 3), np.float32), ones)
+    with pytest.raises(ImageError, match="NaN"):
+        composite(picture, ones * np.nan, ones)
+    assert np.array_equal(composite(picture, ones * np.nan, ones * 0), picture.pixels)
+
+
+@pytest.mark.parametrize("shape", [(500, 300), (60, 100), (64, 64), (16, 900, 3)])
+def test_aspect_is_kept_and_the_rest_is_black(shape):
+    square, placement = fit(np.full(shape, 0.5, np.float32), 128)
+    assert square.shape == (128, 128, *shape[2:]) and square.dtype == np.float32
+    rows, columns = placement.inner
+    assert max(rows, columns) == 128
+    assert abs(rows / columns - shape[0] / shape[1]) <= 0.5 * (1 + shape[0] / shape[1]) / columns + 1e-9
+    inside = np.zeros((128, 128), bool)
+    inside[placement.top : placement.top + rows, placement.left : placement.left + columns] = True
+    assert np.allclose(square[inside], 0.5, atol=1e-6) and not square[~inside].any()
+    assert np.allclose(placement.restore(square), 0.5, atol=1e-6)
+
+
+@QUIET
+@given(seed=st.integers(0, 10**6), height=st.integers(16, 300), width=st.integers(16, 300))
+def test_a_restored_weight_is_a_weight_and_zero_far_away(seed, height, width):
+    mask = np.zeros((64, 64), np.float32)
+    top, left = np.random.default_rng(seed).integers(0, 40, 2)
+    mask[top : top + 20, left : left + 20] = 1
+    _, placement = fit(np.zeros((height, width), np.float32), 64)
+    weight = placement.restore(mask)
+    assert weight.shape == (height, width) and weight.min() >= 0 and weight.max() <= 1
+    rows = (np.arange(height) + 0.5) * placement.inner[0] / height + placement.top
+    columns = (np.arange(width) + 0.5) * placement.inner[1] / width + placement.left
+    reach = 2 * max(1, placement.inner[0] / height, placement.inner[1] / width) + 1
+    far = (np.abs(rows - top - 10) > 10 + reach)[:, None] | (np.abs(columns - left - 10) > 10 + reach)[None]
+    assert not weight[far].any()
+
+
+def test_downsampling_does_not_alias():
+    stripes = np.zeros((512, 512), np.float32)
+    stripes[:, ::2] = 1
+    square, placement = fit(stripes, 64)
+    assert np.abs(square[8:-8, 8:-8] - 0.5).max() < 0.02
+    assert np.allclose(placement.restore(square)[64:-64, 64:-64], 0.5, atol=0.02)
 
 
 def test_dicom_keeps_pixels_and_says_synthetic(tmp_path):
@@ -142,10 +272,48 @@ def test_multi_frame_dicom_is_refused_with_advice():
         read(get_testdata_file("rtdose.dcm"))
 
 
-@pytest.mark.parametrize("bad", [np.full((32, 32), np.nan), np.full((32, 32), 3.0), np.zeros((4, 32, 32)), np.zeros(9)])
+@pytest.mark.parametrize(
+    "bad", [np.full((32, 32), np.nan), np.full((32, 32), 3.0), np.zeros((4, 32, 32)), np.zeros(9), np.zeros((0, 32))]
+)
 def test_bad_arrays(bad):
     with pytest.raises(ImageError):
         from_array(bad)
+
+
+def test_every_damage_to_a_file_is_one_error_or_an_image(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, array in {"g": rng.integers(0, 65536, (24, 24)), "c": rng.integers(0, 65536, (24, 24, 3))}.items():
+        whole = write(from_array(array.astype(np.uint16)), tmp_path / f"{name}.png", note={}).read_bytes()
+        for k in range(150):
+            broken = bytearray(whole[: rng.integers(1, len(whole))] if k % 2 else whole)
+            for place in rng.integers(0, len(broken), 3):
+                broken[place] = rng.integers(0, 256)
+            path = tmp_path / "broken.png"
+            path.write_bytes(broken)
+            said = "broken.png: "
+            try:
+                read(path)
+            except ImageError as error:
+                said = str(error)
+            assert said.startswith("broken.png: ") and "\n" not in said
+
+
+def test_writing_says_what_is_wrong_and_leaves_nothing(tmp_path):
+    picture = from_array(np.arange(400, dtype=np.uint16).reshape(20, 20))
+    with pytest.raises(ImageError, match=r"^a\.jpg: .*lossless"):
+        write(picture, tmp_path / "a.jpg", note={})
+    with pytest.raises(ImageError, match=r"^a\.png: cannot be written"):
+        write(picture, tmp_path / "nowhere" / "a.png", note={})
+    (tmp_path / "a.png").mkdir()
+    with pytest.raises(ImageError, match=r"^a\.png: cannot be written"):
+        write(picture, tmp_path / "a.png", note={})
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("name", [".", "a" * 5000, "a\0b.png"])
+def test_names_that_are_no_files(name):
+    with pytest.raises(ImageError):
+        read(name)
 
 
 def test_missing_file_is_named():

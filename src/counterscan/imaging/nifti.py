@@ -61,17 +61,18 @@ def read_nifti(path: Path, index: int | None = None) -> Picture:
     from nibabel.arrayproxy import ArrayProxy
 
     try:
-        image: Any = nibabel.load(path)
+        image = nibabel.load(path)
         if not isinstance(image, nibabel.Nifti1Image):
             raise ImageError(f"{path.name}: is not a NIfTI file")
+        proxy: Any = image.dataobj
         axes = _axes(path.name, image.shape, index)
         dtype = image.get_data_dtype()
         if dtype.kind not in "uif" or dtype.itemsize > 8 or (dtype.kind in "ui" and dtype.itemsize > 4):
             raise ImageError(f"{path.name}: holds {dtype}; one grey value a pixel, up to 32 bits, is needed")
         check_size(path.name, image.shape[axes[1]], image.shape[axes[0]])
         # a second proxy without slope and intercept: the values as stored
-        stored = ArrayProxy(image.dataobj.file_like, (image.shape, dtype, image.dataobj.offset))
-        plane = np.array(stored[..., index] if index is not None else stored)
+        stored = ArrayProxy(proxy.file_like, (image.shape, dtype, proxy.offset))
+        plane = np.asarray(stored[..., index] if index is not None else stored[...])
     except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError, TypeError, zlib.error) as error:
         raise ImageError(f"{path.name}: is not a readable NIfTI file ({type(error).__name__})") from None
     plane = plane.reshape([image.shape[a] for a in axes], order="F").astype(dtype.newbyteorder("="))
@@ -81,7 +82,7 @@ def read_nifti(path: Path, index: int | None = None) -> Picture:
     oriented = header["sform_code"] > 0 or header["qform_code"] > 0
     codes = nibabel.aff2axcodes(image.affine) if oriented else (None, None, None)
     turn = turn_for((codes[axes[0]], codes[axes[1]]))
-    geometry = Geometry(header, header.get_data_shape(), (image.dataobj.slope, image.dataobj.inter), turn)
+    geometry = Geometry(header, header.get_data_shape(), (proxy.slope, proxy.inter), turn)
     return _picture(path, np.ascontiguousarray(turn.apply(plane)), geometry, axes)
 
 

@@ -16,21 +16,27 @@ DEEP = {"RGB;16B": 3, "RGBA;16B": 4, "LA;16B": 2}
 
 def layout(image: Image.Image) -> str | None:
     """The name in ``DEEP`` of an opened, not yet loaded PNG; ``None`` for all that Pillow reads exactly."""
-    name = image.tile[0].args if image.format == "PNG" and image.tile else None
+    name = image.tile[0].args if isinstance(image, PngImagePlugin.PngImageFile) and image.tile else None
     return name if isinstance(name, str) and name in DEEP else None
 
 
 def read_deep(path: Path, name: str) -> NDArray[np.uint16]:
     """uint16 (H, W) or (H, W, 3); alpha is dropped. Pillow undoes the filters; only which bytes it hands out differs."""
     if name == "LA;16B":  # four bytes a pixel: taken as they are, grey's high and low byte come first
-        raw = _bytes(path, "RGBA").astype(np.uint16)
-        return raw[..., 0] << 8 | raw[..., 1]
+        raw = _bytes(path, "RGBA")
+        return _join(raw[..., 0], raw[..., 1])
     low_bytes = name.replace("16B", "16L")  # read as little-endian, the "high" byte of each sample is its low one
-    return _bytes(path, name)[..., :3].astype(np.uint16) << 8 | _bytes(path, low_bytes)[..., :3]
+    return _join(_bytes(path, name)[..., :3], _bytes(path, low_bytes)[..., :3])
+
+
+def _join(high: NDArray[np.uint8], low: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    joined: NDArray[np.uint16] = high.astype(np.uint16) * np.uint16(256)
+    joined += low
+    return joined
 
 
 def _bytes(path: Path, name: str) -> NDArray[np.uint8]:
-    with Image.open(path, formats=("PNG",)) as image:
+    with PngImagePlugin.PngImageFile(path) as image:
         image.tile = [tile._replace(args=name) for tile in image.tile]
         return np.asarray(image)
 
@@ -48,7 +54,7 @@ def write_deep(pixels: NDArray[np.uint16], path: Path, info: PngImagePlugin.PngI
         file.write(_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)))
         for kind, data, *_ in info.chunks:
             file.write(_chunk(kind, data))
-        file.write(_chunk(b"IDAT", zlib.compress(filtered, 4)))
+        file.write(_chunk(b"IDAT", zlib.compress(filtered.data, 4)))
         file.write(_chunk(b"IEND", b""))
 
 

@@ -35,5 +35,6 @@ def derivation(note: Mapping[str, Any], longest: int = LONGEST) -> str:
     if "words" in note:
         facts["words"] = note["words"]
     text = f"{SOFTWARE}: synthetic, not for diagnosis. " + ", ".join(f"{k}: {v}" for k, v in facts.items())
-    text = " ".join(text.encode("ascii", "replace").decode().split())
+    text = text.encode("ascii", "replace").decode()
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())  # ESC would switch character sets
     return text if len(text) <= longest else text[: longest - 3] + "..."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ class Curve:
         last = int(np.searchsorted(self.unit, self.unit[-1], "left"))
         return float(self.stored[first]), float(self.stored[last])
 
-    def show(self, values: NDArray[np.generic]) -> NDArray[np.float32]:
+    def show(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """Stored values to unit values, clipped at the ends."""
         return np.interp(values, self.stored, self.unit).astype(np.float32)
 
