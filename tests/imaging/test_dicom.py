@@ -201,6 +201,13 @@ def test_voi_table(tmp_path, depth):
     assert np.array_equal(composite(picture, 0 * ones, ones), picture.pixels), "no change is no change"
 
 
+def test_voi_table_of_packed_bytes(tmp_path):
+    table = np.arange(4096) // 16
+    lut = item(LUTDescriptor=[4096, 0, 8], LUTData=table.astype(np.uint8).tobytes())
+    picture = read(made(tmp_path / "a.dcm", VOILUTSequence=[lut], bits=12))
+    assert np.allclose(picture.unit(), table.reshape(64, 64) / 255, atol=1e-6)
+
+
 def test_modality_table_comes_first(tmp_path):
     table = np.arange(8190, -2, -2).astype("<u2").tobytes()
     modality = item(LUTDescriptor=[4096, 0, 16], LUTData=table, ModalityLUTType="OD")
@@ -301,7 +308,8 @@ def test_no_message_and_no_warning_tells_who_the_patient_is(tmp_path):
                 read(tmp_path / "cut.dcm")
             said.append(str(caught.value))
     assert all(text.startswith("cut.dcm: ") and "\n" not in text for text in said)
-    assert not any(secret in text for text in [*said, *map(str, heard)] for secret in ("Doe", "Jane", "SECRET"))
+    assert not any(secret in text for text in said for secret in ("Doe", "Jane", "SECRET"))
+    assert not heard, "pydicom's warnings may quote values"
 
 
 def test_huge_claims_are_refused_before_decoding(tmp_path):
