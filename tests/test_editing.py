@@ -22,6 +22,7 @@ from counterscan.drawing import signed_map
 from counterscan.editing import allowed_area, edit
 from counterscan.errors import DataError, ImageError, WordsError
 from counterscan.generation import generate
+from counterscan.imaging.picture import stem
 from counterscan.result import Counterfactual
 from counterscan.types import Change, Edit
 
@@ -256,3 +257,29 @@ def test_generation_follows_the_model_to_its_distribution() -> None:
     values = np.stack([p.pixels for p in pictures]) / 255
     assert values.mean() == pytest.approx(0.6, abs=0.02)
     assert values.std() == pytest.approx(0.1, abs=0.02)
+
+
+def test_a_16_bit_colour_array_is_saved_whole(backbone: Backbone, tmp_path: Path) -> None:
+    result = edit(picture(dtype=np.uint16, colours=3), **WORDS, method=Painter(), model=backbone)
+    result.save(tmp_path)
+    again = Counterfactual.load(tmp_path)
+    assert np.array_equal(again.factual.pixels, result.factual.pixels)
+    assert np.array_equal(again.counterfactual.pixels, result.counterfactual.pixels)
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_a_nifti_comes_back_as_a_nifti(ending: str, backbone: Backbone, tmp_path: Path) -> None:
+    import nibabel
+
+    path = tmp_path / f"slice{ending}"
+    nibabel.save(nibabel.Nifti1Image(picture(dtype=np.int16).astype(np.int16), np.diag([0.5, 0.7, 1, 1])), path)
+    result = edit(path, **WORDS, method=Painter(), model=backbone)
+    files = result.save(tmp_path / "out")
+    assert files["image"] == f"slice.original{ending}"
+    assert files["counterfactual"] == "slice.counterfactual.nii.gz"
+    assert np.array_equal(Counterfactual.load(tmp_path / "out").counterfactual.pixels, result.counterfactual.pixels)
+
+
+def test_dicom_uids_as_names_stay_apart() -> None:
+    names = ["1.2.840.7.dcm", "1.2.840.8.dcm", "1.2.840.9", "scan.nii.gz", "a.b.png"]
+    assert [stem(Path(name)) for name in names] == ["1.2.840.7", "1.2.840.8", "1.2.840.9", "scan", "a.b"]

@@ -72,19 +72,18 @@ class Counterfactual:
     def save(self, folder: str | Path, stem: str | None = None) -> dict[str, str]:
         """Write everything into ``folder``; returns the file names, relative to it.
 
-        ``image`` is the factual, copied as it is; ``counterfactual`` a DICOM where the factual is one and a lossless
-        PNG otherwise; ``difference`` a 16-bit PNG (grey 32768 = no change, scale in its note); ``mask`` and ``figure``
-        PNG. A ``{stem}.json`` beside them is what ``load`` reads.
+        ``image`` is the factual, copied as it is; ``counterfactual`` of the factual's kind (DICOM, NIfTI or, for all
+        others, a lossless PNG); ``difference`` a 16-bit PNG (grey 32768 = no change, scale in its note); ``mask`` and
+        ``figure`` PNG. A ``{stem}.json`` beside them is what ``load`` reads.
         """
         from counterscan.imaging import write
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        stem = stem or (self.factual.path.name.split(".")[0] if self.factual.path else "image")
-        suffix = ".dcm" if self.factual.format == "dicom" else ".png"
+        stem = stem or self.factual.stem
         files = {
             "image": self._save_factual(folder, stem),
-            "counterfactual": f"{stem}.counterfactual{suffix}",
+            "counterfactual": f"{stem}.counterfactual{self.factual.suffix}",
             "difference": f"{stem}.difference.png",
             "mask": f"{stem}.mask.png",
             "figure": f"{stem}.figure.png",
@@ -145,11 +144,12 @@ class Counterfactual:
     def _save_factual(self, folder: Path, stem: str) -> str:
         """The original file itself, byte for byte, where there is one."""
         source = self.factual.path
-        if source is None or not source.exists():
-            name = f"{stem}.original.png"
-            _write_pixels(self.factual.pixels, folder / name)  # not by imaging.write: this one is not synthetic
-            return name
-        name = f"{stem}.original{''.join(source.suffixes[-2:] if source.suffix == '.gz' else source.suffixes[-1:])}"
+        if source is None:
+            from counterscan.imaging.raster import save_png
+
+            # not by imaging.write: this one is not synthetic
+            return save_png(self.factual.pixels, folder / f"{stem}.original.png", {}).name
+        name = f"{stem}.original{source.name[len(self.factual.stem) :] or self.factual.suffix}"
         _atomically(folder / name, lambda path: shutil.copyfile(source, path))
         return name
 
@@ -202,13 +202,9 @@ def _read_difference(path: Path) -> np.ndarray:
 
 
 def _write_mask(mask: np.ndarray, path: Path) -> None:
-    _write_pixels(mask.astype(np.uint8) * 255, path)
+    from counterscan.imaging.raster import save_png
 
-
-def _write_pixels(pixels: np.ndarray, path: Path) -> None:
-    from PIL import Image
-
-    _atomically(path, lambda draft: Image.fromarray(pixels).save(draft, "PNG"))
+    save_png(mask.astype(np.uint8) * 255, path, {})
 
 
 def _read_mask(path: Path) -> np.ndarray:

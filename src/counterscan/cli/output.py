@@ -119,9 +119,11 @@ def write_run(
 
 def unique_stems(paths: list[Path]) -> list[str]:
     """A file stem for each path; equal ones are numbered, so no result overwrites another, nor ``run.json``."""
+    from counterscan.imaging.picture import stem as name_of
+
     stems: list[str] = []
     for path in paths:
-        base = path.stem or "image"
+        base = name_of(path)
         stem, k = base, 2
         while stem in stems or stem == "run":
             stem, k = f"{base}-{k}", k + 1

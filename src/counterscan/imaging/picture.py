@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from counterscan.errors import ImageError
 from counterscan.imaging.window import Curve
 
+ENDINGS = (".nii.gz", ".nii", ".dicom", ".dcm", ".png", ".jpeg", ".jpg", ".tiff", ".tif", ".bmp", ".webp")
 SMALLEST, LARGEST = 16, 100_000_000
 """Pixels a side at least, pixels in all at most."""
 
@@ -60,6 +61,11 @@ class Picture:
         return self.path.name if self.path else "array"
 
     @property
+    def stem(self) -> str:
+        """The file's name without the ending of its kind; dots inside, as in a DICOM UID, stay."""
+        return stem(self.path) if self.path else "image"
+
+    @property
     def suffix(self) -> str:
         """The ending of the file that keeps this picture as it is: ``.dcm``, ``.nii.gz`` or ``.png``."""
         return {"dicom": ".dcm", "nifti": ".nii.gz"}.get(self.format, ".png")
@@ -81,6 +87,13 @@ class Picture:
     def __repr__(self) -> str:
         height, width = self.pixels.shape[:2]
         return f"<Picture {self.name} {width}x{height} {self.pixels.dtype} {self.bits}-bit {self.format}>"
+
+
+def stem(path: Path) -> str:
+    """``scan`` of ``scan.nii.gz``, ``1.2.840.7`` of ``1.2.840.7.dcm`` and of ``1.2.840.7``."""
+    lower = path.name.lower()
+    ending = next((e for e in ENDINGS if lower.endswith(e)), "")
+    return path.name[: len(path.name) - len(ending)] or "image"
 
 
 def check(picture: Picture) -> Picture:

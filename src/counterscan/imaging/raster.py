@@ -66,11 +66,18 @@ def write_png(pixels: np.ndarray, path: Path, note: Mapping[str, Any]) -> Path:
     """Write uint8 or uint16 (H, W[, 3]) losslessly; text chunks say that the image is synthetic and how it was made."""
     if pixels.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"{path.name}: PNG holds uint8 or uint16, not {pixels.dtype}")
+    return save_png(
+        pixels,
+        path,
+        {"Software": SOFTWARE, "Synthetic": "yes", "Disclaimer": DISCLAIMER, "Counterscan": as_json(note)},
+    )
+
+
+def save_png(pixels: np.ndarray, path: Path, texts: Mapping[str, str]) -> Path:
+    """Write uint8 or uint16 (H, W[, 3]) losslessly with these text chunks and no claim of its own."""
     info = PngImagePlugin.PngInfo()
-    info.add_text("Software", SOFTWARE)
-    info.add_text("Synthetic", "yes")
-    info.add_text("Disclaimer", DISCLAIMER)
-    info.add_itxt("Counterscan", as_json(note))
+    for key, text in texts.items():
+        (info.add_text if text.isascii() and "\n" not in text else info.add_itxt)(key, text)
     with replacing(path) as draft:
         if pixels.dtype == np.uint16 and pixels.ndim == 3:
             write_deep(pixels, draft, info)
