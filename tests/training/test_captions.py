@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from counterscan.training.captions import DEVICES, CaptionSettings, Row, caption, vocabulary
+from counterscan.training.captions import DEVICES, CaptionSettings, Row, caption, twin_caption, vocabulary
 
 NAMES = ("pleural effusion", "cardiomegaly", *DEVICES)
 facts = st.dictionaries(st.sampled_from(NAMES), st.sampled_from(["present", "absent", "unknown"]))
@@ -34,7 +34,7 @@ def test_every_phrase_is_true(values, seed):
 
 @given(st.integers(0, 2**32))
 def test_with_certainty_nothing_is_lost(seed):
-    always = CaptionSettings(drop=0.0, mention=1.0, deny=1.0, side=1.0, view=1.0, sex=1.0)
+    always = CaptionSettings(drop=0.0, full=1.0, mention=1.0, deny=1.0, side=1.0, view=1.0, sex=1.0)
     text = caption(row({"pleural effusion": "present", "cardiomegaly": "absent"}), np.random.default_rng(seed), always)
     assert "left pleural effusion" in text and "no cardiomegaly" in text and ", AP, male" in text
 
@@ -54,3 +54,18 @@ def test_vocabulary_covers_captions():
     for _ in range(50):
         text = caption(r, rng, CaptionSettings()).lower().replace(",", " ").replace(".", " ").replace(":", " ")
         assert set(text.split()) <= words
+
+
+@given(facts, st.sampled_from(NAMES), st.integers(0, 2**32))
+def test_a_twins_caption_names_what_changed_and_nothing_false(values, name, seed):
+    values = {n: "present" if values.get(n) == "present" else "absent" for n in NAMES}
+    other = values | {name: "absent" if values[name] == "present" else "present"}
+    text = twin_caption(row(values), row(other), np.random.default_rng(seed), CaptionSettings())
+    if text == "world chest radiograph: no support devices.":
+        assert name in DEVICES and all(other[n] == "absent" for n in DEVICES)
+        return
+    phrases = text.rstrip(".").split(": ")[1].split(", ")
+    assert any(p.startswith("no ") == (other[name] == "absent") and p.endswith(name) for p in phrases)
+    for p in phrases:
+        plain = p.removeprefix("no ").removeprefix("left ")
+        assert plain == "support devices" or other[plain] == ("absent" if p.startswith("no ") else "present")

@@ -137,7 +137,9 @@ def _unet(
         layers_per_block=layers,
         attention_head_dim=heads,  # diffusers reads this as the NUMBER of heads in this class
         cross_attention_dim=text_hidden,
-        norm_num_groups=math.gcd(32, *blocks),
+        # at least four channels a group: a norm of single channels would take the added condition away again
+        norm_num_groups=math.gcd(8, *blocks),
+        resnet_time_scale_shift="scale_shift",
         # the pooled prompt also joins the time embedding: small models learn to obey it far sooner than by attention alone
         addition_embed_type="text",
         addition_embed_type_num_heads=heads,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,12 +25,20 @@ class Row:
     view: str | None = None
     sex: str | None = None
 
+    def group_denied(self, before: Iterable[str]) -> bool:
+        """Whether "no support devices" tells this image from one that has the findings ``before``."""
+        names = {name for name, *_ in self.present}
+        return names.isdisjoint(DEVICES) and not set(before).isdisjoint(DEVICES) and set(before) - set(DEVICES) == names
+
 
 @dataclass(frozen=True)
 class CaptionSettings:
-    """Probabilities: of an empty caption, of mentioning a present or an absent finding, and of each attribute."""
+    """Probabilities: of an empty caption, of a full one (else little is said); in a full one of mentioning a present or an
+    absent finding; and of each attribute.
+    """
 
     drop: float = 0.1
+    full: float = 0.6
     mention: float = 0.8
     deny: float = 0.14
     side: float = 0.75
@@ -40,10 +48,12 @@ class CaptionSettings:
     sex: float = 0.5
 
 
-def caption(row: Row, rng: np.random.Generator, settings: CaptionSettings) -> str:
-    """One caption of the row; every word in it is true of the image."""
-    if rng.random() < settings.drop:
+def caption(row: Row, rng: np.random.Generator, settings: CaptionSettings, must: frozenset[str] = frozenset()) -> str:
+    """One caption of the row; every word in it is true of the image. What ``must`` names is mentioned for certain."""
+    if not must and rng.random() < settings.drop:
         return ""
+    # often little is said, as in an edit: then the picture alone tells the rest
+    mention, deny = (settings.mention, settings.deny) if rng.random() < settings.full else (0.0, 0.0)
 
     def maybe(word: str | None, chance: float) -> str | None:
         return word if rng.random() < chance else None
@@ -56,17 +66,27 @@ def caption(row: Row, rng: np.random.Generator, settings: CaptionSettings) -> st
             severity=maybe(grade, settings.severity),
         )
         for name, side, place, grade in row.present
-        if rng.random() < settings.mention
+        if name in must or rng.random() < mention
     ]
-    phrases += [phrase(name, absent=True) for name in row.absent if rng.random() < settings.deny]
-    phrases += _group(row, rng)
+    phrases += [phrase(name, absent=True) for name in row.absent if name in must or rng.random() < deny]
+    if not must or mention:
+        phrases += _group(row, rng)
     order = rng.permutation(len(phrases))
     return prompt(
         [phrases[i] for i in order],
         template=row.template,
-        view=maybe(row.view, settings.view),
-        sex=maybe(row.sex, settings.sex),
+        view=maybe(row.view, settings.view * bool(mention)),
+        sex=maybe(row.sex, settings.sex * bool(mention)),
     )
+
+
+def twin_caption(row: Row, twin: Row, rng: np.random.Generator, settings: CaptionSettings) -> str:
+    """A caption of ``twin`` that names whatever sets it apart from ``row``."""
+    before, after = ({name: rest for name, *rest in r.present} for r in (row, twin))
+    differs = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    if twin.group_denied(before) and rng.random() < 0.5:
+        return prompt([phrase("support devices", absent=True)], template=twin.template)
+    return caption(twin, rng, settings, frozenset(differs))
 
 
 def _group(row: Row, rng: np.random.Generator) -> list[str]:

@@ -1,8 +1,11 @@
 """The commands that made the built-in chest models. Each stage reads and writes a work folder and can be run again.
 
-    python -m counterscan.training.chest draw WORK --count 11000
-    python -m counterscan.training.chest autoencoder WORK --nih NIH --steps 1500
-    python -m counterscan.training.chest world WORK --steps 3000 --out MODEL
+    python -m counterscan.training.chest draw WORK --part 0 --first 1000000 --count 2100 --twins 3
+    python -m counterscan.training.chest draw WORK --part 1 --first 2000000 --count 2100 --twins 3
+    python -m counterscan.training.chest draw WORK --part 2 --first 1002100 --count 3400
+    python -m counterscan.training.chest draw WORK --part 3 --first 2002100 --count 3400
+    python -m counterscan.training.chest autoencoder WORK --nih NIH --steps 900
+    python -m counterscan.training.chest world WORK --steps 7000 --batch 16 --out MODEL
     python -m counterscan.training.chest nih WORK --nih NIH --start MODEL --steps 900 --out MODEL2
     python -m counterscan.training.chest ship WORK --start MODEL --out src/counterscan/models/NAME
 
@@ -18,6 +21,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +33,8 @@ from numpy.typing import NDArray
 from counterscan.training import autoencoder, denoiser
 from counterscan.training.captions import DEVICES, Row, vocabulary
 
-WORLD_TEMPLATE, NIH_TEMPLATE = "world chest radiograph", "nih chest radiograph"
+WORLD_TEMPLATE, NIH_TEMPLATE, TB_TEMPLATE = "world chest radiograph", "nih chest radiograph", "tb chest radiograph"
+Fact = tuple[str, str | None, str | None, str | None]
 NIH_NAMES = {
     "Effusion": "pleural effusion",
     "Edema": "pulmonary edema",
@@ -51,6 +56,7 @@ NIH_NAMES = {
         "Pneumothorax",
     )
 }
+PASTED = (*DEVICES, *DEVICES, "pleural effusion", "consolidation", "lung nodule", "atelectasis")
 WORDS: tuple[str, ...] = (
     "left",
     "right",
@@ -65,36 +71,44 @@ WORDS: tuple[str, ...] = (
     "chest",
     "radiograph",
 )
-WORDS += ("world", "nih", "pa", "ap", "male", "female", "128")
+WORDS += ("world", "nih", "montgomery", "shenzhen", "tb", "tuberculosis", "pa", "ap", "male", "female", "128")
 
 
-def draw(work: Path, count: int, part: int = 0, size: int = 256) -> None:
-    """Draw ``count`` world cases with seeds of their own into ``world<part>.npy`` and ``.json``."""
+def draw(work: Path, count: int, part: int, first: int, twins: int, size: int = 256) -> None:
+    """Draw ``count`` patients of the world (seeds from ``first``), each with exact counterfactuals, into ``world<part>``.
+
+    A twin differs from the first image of its patient by one finding: half of the twins lose one, half gain one.
+    """
     from counterscan.worlds import chest
 
-    images, rows = np.empty((count, size, size), np.uint8), []
-    for i in range(count):
-        seed = 1_000_000 * (1 + part) + i
+    images, rows = np.empty((count * (1 + twins), size, size), np.uint8), []
+    for seed in range(first, first + count):
+        rng = np.random.default_rng([seed, 4])
         case = chest.sample(seed, size=size)
-        images[i] = (case.image * 255 + 0.5).astype(np.uint8)
-        found = [(name, p.side, p.place, chest.severity_word(name, p.severity)) for name, p in case.findings.items()]
-        rows.append({"seed": seed, "view": case.view, "sex": case.sex, "findings": found})
+        gained = [str(f) for f in rng.permutation([f for f in chest.FINDINGS if f not in case.findings])]
+        lost = [str(f) for f in rng.permutation(list(case.findings))]
+        order = [*lost[: int(rng.integers(1, 3))], *gained][:twins]
+        for member in (case, *(chest.intervene(case, {name: name not in case.findings}) for name in order)):
+            images[len(rows)] = (member.image * 255 + 0.5).astype(np.uint8)
+            found = [(n, p.side, p.place, chest.severity_word(n, p.severity)) for n, p in member.findings.items()]
+            rows.append({"patient": seed, "view": case.view, "sex": case.sex, "findings": found})
     np.save(work / f"world{part}.npy", images)
     (work / f"world{part}.json").write_text(json.dumps(rows))
 
 
-def world_rows(work: Path, part: int) -> list[Row]:
-    """Everything is known of a world case: what is not present is absent."""
+def world_rows(work: Path, part: int) -> tuple[list[Row], NDArray[np.int64]]:
+    """Everything is known of a world case: what is not present is absent. Also the patients' numbers."""
     from counterscan.worlds.chest import FINDINGS
 
-    rows = []
-    for fact in json.loads((work / f"world{part}.json").read_text()):
+    rows, facts = [], json.loads((work / f"world{part}.json").read_text())
+    for fact in facts:
         present = tuple((str(n), s, p, g) for n, s, p, g in fact["findings"])
         names = {n for n, *_ in present}
         rows.append(
             Row(WORLD_TEMPLATE, present, tuple(f for f in FINDINGS if f not in names), fact["view"], fact["sex"])
         )
-    return rows
+    patients = np.array([fact["patient"] for fact in facts])
+    return rows, np.where(np.isin(patients, patients[1:][np.diff(patients) == 0]), patients, -1)
 
 
 def nih_table(folder: Path, split: str) -> list[dict[str, str]]:
@@ -108,10 +122,61 @@ def nih_row(fact: dict[str, str], template: str) -> Row:
     """A label of 1 is present, 0 absent, -1 or nothing unknown and never mentioned."""
     value = {name: fact.get(column, "") for column, name in NIH_NAMES.items()}
     present = tuple((name, None, None, None) for name, v in value.items() if v in ("1", "1.0"))
-    absent = tuple(name for name, v in value.items() if v in ("0", "0.0"))
+    absent = [name for name, v in value.items() if v in ("0", "0.0")]
+    if "support devices" in absent:  # then none of them is there, and "no support devices" follows from that
+        absent = [name for name in absent if name != "support devices"] + list(DEVICES)
     return Row(
-        template, present, absent, fact.get("view") or None, {"M": "male", "F": "female"}.get(fact.get("sex", ""))
+        template,
+        present,
+        tuple(absent),
+        fact.get("view") or None,
+        {"M": "male", "F": "female"}.get(fact.get("sex", "")),
     )
+
+
+def paste(
+    work: Path, images: NDArray[np.uint8], rows: Sequence[Row], count: int, seed: int
+) -> tuple[NDArray[np.uint8], list[Row]]:
+    """Real images with findings of the world laid over them: ``count`` pairs (with, without), one after the other.
+
+    What a finding of :data:`PASTED` changes in a world case, its exact counterfactual difference, is added to a real
+    radiograph. Nobody would take the result for a real finding's anatomy everywhere; but the image WITHOUT it is a
+    real radiograph, and that is the target that removal learns.
+    """
+    rng, library = np.random.default_rng(seed), _differences(work)
+    out, told = np.empty((2 * count, *images.shape[1:]), np.uint8), []
+    for k in range(count):
+        i = int(rng.integers(len(images)))
+        x, row = images[i].astype(np.float32), rows[i]
+        names = [name for name in PASTED if all(name != n for n, *_ in row.present)]
+        chosen = [str(n) for n in rng.choice(names, int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15])), replace=False)]
+        for name in chosen:
+            with_, without, fact = library[name][int(rng.integers(len(library[name])))]
+            change = np.load(work / f"world{with_[0]}.npy", mmap_mode="r")
+            delta = change[with_[1]].astype(np.float32) - change[without[1]]
+            x = x + rng.uniform(0.75, 1.15) * np.where(np.abs(delta) > 2, delta, 0)
+            row = replace(row, present=(*row.present, fact), absent=tuple(n for n in row.absent if n != name))
+        out[2 * k], out[2 * k + 1] = np.clip(x + 0.5, 0, 255).astype(np.uint8), images[i]
+        told += [row, rows[i]]
+    return out, told
+
+
+def _differences(work: Path) -> dict[str, list[tuple[tuple[int, int], tuple[int, int], Fact]]]:
+    """Finding -> (part, row) of an image with it, of its twin without it, and the finding's attributes."""
+    out: dict[str, list[tuple[tuple[int, int], tuple[int, int], Fact]]] = {name: [] for name in PASTED}
+    for path in sorted(work.glob("world?.json")):
+        part = int(path.stem[5:])
+        rows, patients = world_rows(work, part)
+        first = 0
+        for i in range(1, len(rows)):
+            if patients[i] < 0 or patients[i] != patients[first]:
+                first = i
+                continue
+            changed = set(rows[i].present) ^ set(rows[first].present)
+            if len(changed) == 1 and (fact := changed.pop())[0] in out:
+                pair = (part, i), (part, first)
+                out[fact[0]].append((*(pair if fact in rows[i].present else pair[::-1]), fact))
+    return out
 
 
 def nih_images(folder: Path, table: Sequence[dict[str, str]], size: int = 256) -> NDArray[np.uint8]:
@@ -126,7 +191,7 @@ def nih_images(folder: Path, table: Sequence[dict[str, str]], size: int = 256) -
 
 
 @torch.no_grad()
-def encode(vae: Any, images: NDArray[np.uint8], batch: int = 16) -> NDArray[np.float16]:
+def encode(vae: Any, images: NDArray[np.uint8], batch: int = 2) -> NDArray[np.float16]:
     """Latents (N, C, h, w), not yet scaled."""
     vae.eval().to(memory_format=torch.channels_last)
     parts = []
@@ -202,17 +267,19 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--nih", type=Path, help="folder of real radiographs")
     parser.add_argument("--nih-small", type=Path, help="a second, larger folder of real radiographs at low resolution")
+    parser.add_argument("--tb", type=Path, help="a third one: the Shenzhen and Montgomery radiographs")
     parser.add_argument("--small-count", type=int, default=4000)
     parser.add_argument("--start", type=Path, help="pipeline folder to start from")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--count", type=int, default=11000)
+    parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--part", type=int, default=0)
+    parser.add_argument("--first", type=int, default=1_000_000, help="seed of the first patient")
+    parser.add_argument("--twins", type=int, default=0, help="counterfactuals a patient")
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=6e-4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--width", type=int, default=32, help="channels of the autoencoder")
-    parser.add_argument("--compile", action="store_true")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     stages = {"draw": _draw, "autoencoder": _autoencoder, "world": _world, "nih": _nih, "ship": _ship}
@@ -224,7 +291,7 @@ def _ship(o: argparse.Namespace) -> None:
 
 
 def _draw(o: argparse.Namespace) -> None:
-    draw(o.work, o.count, o.part)
+    draw(o.work, o.count, o.part, o.first, o.twins)
 
 
 def _autoencoder(o: argparse.Namespace) -> None:
@@ -247,7 +314,8 @@ def _world(o: argparse.Namespace) -> None:
 
     vae = AutoencoderTiny.from_pretrained(o.work / "vae")
     parts = sorted(int(path.stem[5:]) for path in o.work.glob("world?.npy"))
-    rows = [row for part in parts for row in world_rows(o.work, part)]
+    known = [world_rows(o.work, part) for part in parts]
+    rows, patients = [row for some, _ in known for row in some], np.concatenate([numbers for _, numbers in known])
     arrays = []
     for part in parts:
         images = o.work / f"world{part}.npy"
@@ -263,8 +331,8 @@ def _world(o: argparse.Namespace) -> None:
     )  # fmt: skip
     if not o.start:
         _install_vae(vae, start, scale)
-    corpus = denoiser.Corpus(latents * np.float16(scale), rows, np.ones(len(rows)))
-    settings = denoiser.DenoiserSettings(steps=o.steps, batch=o.batch, rate=o.rate, seed=o.seed, compile=o.compile)
+    corpus = denoiser.Corpus(latents * np.float16(scale), rows, np.ones(len(rows)), patients)
+    settings = denoiser.DenoiserSettings(steps=o.steps, batch=o.batch, rate=o.rate, seed=o.seed)
     card = {
         "training": {"data": f"{len(rows)} cases of the chest world", "command": " ".join(sys.argv[1:]), "seed": o.seed}
     }
@@ -286,25 +354,38 @@ def _nih(o: argparse.Namespace) -> None:
 
     vae = AutoencoderTiny.from_pretrained(o.start / "vae")
     table = nih_table(o.nih, "train")
-    latents = [cached(o.work / "latent-nih.npy", lambda: encode(vae, nih_images(o.nih, table)))]
-    rows, weights = [nih_row(fact, NIH_TEMPLATE) for fact in table], [3.0] * len(table)
-    if o.nih_small:
-        small = [fact for fact in nih_table(o.nih_small, "train") if fact.get("in_nih_cxr_512") != "1"]
-        pick = np.random.default_rng(o.seed).permutation(len(small))[: o.small_count]
-        small = [small[i] for i in pick]
-        latents.append(cached(o.work / "latent-nih-small.npy", lambda: encode(vae, nih_images(o.nih_small, small))))
-        rows += [nih_row(fact, NIH_TEMPLATE + " 128") for fact in small]
-        weights += [0.4] * len(small)
-    world = world_rows(o.work, 0)[:1500]  # a little of the world, so that sides and single devices are not forgotten
-    latents.append(np.load(o.work / "latent0.npy")[: len(world)])
-    rows, weights = rows + world, weights + [0.4] * len(world)
-    corpus = denoiser.Corpus(np.concatenate(latents) * np.float16(vae.config.scaling_factor), rows, np.array(weights))
-    settings = denoiser.DenoiserSettings(steps=o.steps, batch=o.batch, rate=o.rate, seed=o.seed, compile=o.compile)
+    images, rows = nih_images(o.nih, table), [nih_row(fact, NIH_TEMPLATE) for fact in table]
+    with (o.tb / "metadata.csv").open(newline="") as file:
+        other = [fact for fact in csv.DictReader(file) if fact["split"] != "test"]
+    tb_rows = [Row(TB_TEMPLATE, (), (), None, {"M": "male", "F": "female"}.get(fact["sex"])) for fact in other]
+    tb = nih_images(o.tb, other)
+    small = [fact for fact in nih_table(o.nih_small, "train") if fact.get("in_nih_cxr_512") != "1"]
+    small = [small[i] for i in np.random.default_rng(o.seed).permutation(len(small))[: o.small_count]]
+    base = [(a, r) for a, r in zip(images, rows, strict=True) if not {n for n, *_ in r.present} & set(PASTED)]
+    base += list(zip(tb, tb_rows, strict=True))
+    pasted, pasted_rows = paste(o.work, np.stack([a for a, _ in base]), [r for _, r in base], o.count, o.seed)
+    world, world_patients = world_rows(o.work, 0)
+    latents, known, share = zip(
+        (cached(o.work / "latent-nih.npy", lambda: encode(vae, images)), rows, 0.35),
+        (cached(o.work / "latent-tb.npy", lambda: encode(vae, tb)), tb_rows, 0.05),
+        (cached(o.work / "latent-small.npy", lambda: encode(vae, nih_images(o.nih_small, small))),
+         [nih_row(fact, NIH_TEMPLATE + " 128") for fact in small], 0.2),
+        (cached(o.work / "latent-pasted.npy", lambda: encode(vae, pasted)), pasted_rows, 0.3),
+        (np.load(o.work / "latent0.npy"), world, 0.1),  # so that sides and single devices are not forgotten
+        strict=True,
+    )  # fmt: skip
+    count = len(rows) + len(tb_rows) + len(small)
+    patients = np.concatenate([np.full(count, -1), 10**9 + np.arange(len(pasted_rows)) // 2, world_patients])
+    weights = np.concatenate([np.full(len(r), part / len(r)) for r, part in zip(known, share, strict=True)])
+    scaled = np.concatenate(latents) * np.float16(vae.config.scaling_factor)
+    corpus = denoiser.Corpus(scaled, [row for some in known for row in some], weights, patients)
+    settings = denoiser.DenoiserSettings(steps=o.steps, batch=o.batch, rate=o.rate, seed=o.seed)
     names = [*dict.fromkeys([*NIH_NAMES.values(), *DEVICES])]
     card = {
         "name": "chest-nih", "template": NIH_TEMPLATE, "findings": names,
-        "training": {"data": f"NIH ChestX-ray14: {len(table)} train images at 256 px and {len(rows) - len(table) - len(world)} "
-                     f"at 128 px; {len(world)} world cases", "command": " ".join(sys.argv[1:]), "seed": o.seed},
+        "training": {"data": f"NIH ChestX-ray14: {len(table)} train images at 256 px and {len(small)} at 128 px; {len(tb)} "
+                     f"Shenzhen and Montgomery radiographs; {o.count} pairs of these with findings of the chest world laid "
+                     f"over them; {len(world)} world cases", "command": " ".join(sys.argv[1:]), "seed": o.seed},
     }  # fmt: skip
     train(o.start, o.out, corpus, settings, card)
 

@@ -1,4 +1,11 @@
-"""Train the conditional denoiser (U-Net and text encoder together) from latents that were encoded once."""
+"""Train the conditional denoiser (U-Net and text encoder together) from latents that were encoded once.
+
+Two kinds of samples share a batch. A plain one is denoised under its own caption. A counterfactual one is a noisy image
+under the caption of its *twin* (the same patient with one finding changed, exact in a world), and the clean twin is the
+target: ``network(s z + n ε, t, caption') -> z'``. At high noise, where the finding cannot be seen, the two agree; below
+that plain training never shows a prompt that contradicts the picture, and the network learns to believe its eyes: the
+prompt is what an edit needs it to believe.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from counterscan.training.autoencoder import cosine
-from counterscan.training.captions import CaptionSettings, Row, caption
+from counterscan.training.captions import CaptionSettings, Row, caption, twin_caption
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,7 @@ class DenoiserSettings:
     ``shift`` moves the drawn times towards noise, ``u -> shift u / (1 + (shift - 1) u)`` (Esser et al., 2024): large
     latents keep their layout until very late, and it is there that the prompt decides. The v-prediction error is not
     weighted further: min-SNR weights vanish with the signal-to-noise ratio, and measured here the prompt was then
-    still ignored after 12 000 images. ``compile`` fuses the U-Net with torch.compile.
+    still ignored after 12 000 images. ``twins`` is the share of counterfactual samples (of rows that have a twin).
     """
 
     steps: int = 3000
@@ -35,17 +42,75 @@ class DenoiserSettings:
     shift: float = 2.5
     text_rate: float = 2.0
     seed: int = 0
-    compile: bool = False
+    twins: float = 0.6
     captions: CaptionSettings = field(default_factory=CaptionSettings)
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Latents (N, C, h, w) float16, already scaled, with what is known of each image and its sampling weight."""
+    """Latents (N, C, h, w) float16, already scaled, with what is known of each image and its sampling weight.
+
+    Rows of one ``patients`` number, neighbours in the arrays, are exact counterfactuals of each other; -1 has none.
+    """
 
     latents: NDArray[np.float16]
     rows: Sequence[Row]
     weights: NDArray[np.float64]
+    patients: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clean latents to be noised, the clean targets, captions, and how much each place counts (B, 1, h, w)."""
+
+    z: Tensor
+    target: Tensor
+    captions: list[str]
+    weight: Tensor
+
+
+def draw(corpus: Corpus, settings: DenoiserSettings, rng: np.random.Generator) -> Batch:
+    """One batch of plain and counterfactual samples."""
+    chance = corpus.weights / corpus.weights.sum()
+    pick = rng.choice(len(chance), settings.batch, p=chance)
+    other, captions = pick.copy(), []
+    for k, i in enumerate(pick):
+        row = corpus.rows[i]
+        if corpus.patients[i] >= 0 and rng.random() < settings.twins:
+            near = np.arange(max(i - 8, 0), min(i + 9, len(chance)))
+            other[k] = rng.choice([j for j in near if corpus.patients[j] == corpus.patients[i] and j != i])
+            captions.append(twin_caption(row, corpus.rows[other[k]], rng, settings.captions))
+        else:
+            captions.append(caption(row, rng, settings.captions))
+    z = torch.from_numpy(corpus.latents[pick].astype(np.float32))
+    target = torch.from_numpy(corpus.latents[other].astype(np.float32))
+    return Batch(z, target, captions, change_weight(z, target))
+
+
+def change_weight(z: Tensor, target: Tensor, most: float = 8.0) -> Tensor:
+    """1 everywhere, more where a twin differs: together the changed places count up to a third of the image.
+
+    Without it a nodule, half a percent of the latent, is half a percent of the gradient.
+    """
+    changed = ((z - target).abs().amax(1, keepdim=True) > 0.25).float()
+    changed = nn.functional.max_pool2d(changed, 3, stride=1, padding=1)
+    share = changed.mean(dim=(1, 2, 3), keepdim=True)
+    return 1 + changed * (0.33 / share.clamp(min=1e-6)).clamp(max=most)
+
+
+def loss(unet: Any, context: Tensor, batch: Batch, t: Tensor, noise: Tensor, signal: Tensor) -> Tensor:
+    """The error of the clean image in units of the noise: for plain samples the v-prediction error itself.
+
+    With v = (s x - clean) / n the error of v is that of the clean image over n; towards a twin the v that is asked for
+    grows without bound as n falls, so there the clean image's own error counts.
+    """
+    s, n = signal.view(-1, 1, 1, 1), (1 - signal**2).sqrt().view(-1, 1, 1, 1)
+    noisy = s * batch.z + n * noise
+    v = unet(noisy, t, encoder_hidden_states=context, return_dict=False)[0].float()
+    clean = s * noisy - n * v
+    plain = (batch.z == batch.target).flatten(1).all(1).view(-1, 1, 1, 1)
+    scale = torch.where(plain, n, torch.ones_like(n)).clamp(min=0.02)
+    return (((clean - batch.target) / scale).square() * batch.weight).mean()
 
 
 def train(
@@ -59,13 +124,9 @@ def train(
     log: Callable[[dict[str, float]], None],
     save: Callable[[nn.Module, nn.Module], None],
     every: int = 250,
-    first_step: int = 0,
 ) -> None:
-    """Minimise the v-prediction error; ``save(unet, text_encoder)`` receives the averaged weights."""
-    rng, generator = (
-        np.random.default_rng([settings.seed, first_step]),
-        torch.Generator().manual_seed(settings.seed + first_step),
-    )
+    """Minimise :func:`loss`; ``save(unet, text_encoder)`` receives the averaged weights."""
+    rng, generator = np.random.default_rng(settings.seed), torch.Generator().manual_seed(settings.seed)
     parts = nn.ModuleList([unet, text_encoder]).train()
     average = {name: p.detach().clone() for name, p in parts.named_parameters()}
     groups = [
@@ -73,29 +134,28 @@ def train(
         {"params": text_encoder.parameters(), "scale": settings.text_rate},
     ]
     optimiser = torch.optim.AdamW(groups, lr=settings.rate, weight_decay=1e-2, betas=(0.9, 0.98))
-    forward = torch.compile(unet) if settings.compile else unet
-    chance = corpus.weights / corpus.weights.sum()
     start, running = time.monotonic(), 0.0
-    for step in range(first_step, settings.steps):
+    for step in range(settings.steps):
         for group in optimiser.param_groups:
             group["lr"] = group["scale"] * settings.rate * cosine(step, settings.steps, settings.warmup)
-        pick = rng.choice(len(chance), settings.batch, p=chance)
-        words = [caption(corpus.rows[i], rng, settings.captions) for i in pick]
+        batch = draw(corpus, settings, rng)
         tokens = tokenizer(
-            words, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
+            batch.captions,
+            padding="max_length",
+            truncation=True,
+            max_length=tokenizer.model_max_length,
+            return_tensors="pt",
         )
-        z = torch.from_numpy(corpus.latents[pick].astype(np.float32))
-        noise = torch.randn(z.shape, generator=generator)
+        noise = torch.randn(batch.z.shape, generator=generator)
         # stratified times: every batch covers the whole chain, which lowers the variance of the loss
-        t = (torch.arange(settings.batch) + torch.rand(settings.batch, generator=generator)) / settings.batch
-        t = settings.shift * t / (1 + (settings.shift - 1) * t)
-        t = (t * len(alphas_cumprod)).long().clamp(max=len(alphas_cumprod) - 1)
-        a = alphas_cumprod[t].view(-1, 1, 1, 1)
-        noisy, target = a.sqrt() * z + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * z
+        u = (
+            torch.randperm(settings.batch, generator=generator) + torch.rand(settings.batch, generator=generator)
+        ) / settings.batch
+        u = settings.shift * u / (1 + (settings.shift - 1) * u)
+        t = (u * len(alphas_cumprod)).long().clamp(max=len(alphas_cumprod) - 1)
         with torch.autocast("cpu", torch.bfloat16):
             context = text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask)[0]
-            predicted = forward(noisy, t, encoder_hidden_states=context, return_dict=False)[0]
-        value = (predicted.float() - target).square().mean()
+            value = loss(unet, context, batch, t, noise, alphas_cumprod[t].sqrt())
         optimiser.zero_grad(set_to_none=True)
         value.backward()
         nn.utils.clip_grad_norm_(parts.parameters(), 1.0)
@@ -103,9 +163,9 @@ def train(
         decay = min(settings.ema, (1 + step) / (10 + step))
         with torch.no_grad():
             torch._foreach_lerp_(list(average.values()), [p.detach() for p in parts.parameters()], 1 - decay)
-        running = 0.98 * running + 0.02 * value.item() if step > first_step else value.item()
+        running = 0.98 * running + 0.02 * value.item() if step else value.item()
         if (step + 1) % 25 == 0:
-            pace = settings.batch * (step + 1 - first_step) / (time.monotonic() - start)
+            pace = settings.batch * (step + 1) / (time.monotonic() - start)
             log({"step": step + 1, "loss": running, "images_per_second": pace})
         if (step + 1) % every == 0 or step + 1 == settings.steps:
             _with_average(parts, average, lambda: save(unet, text_encoder))

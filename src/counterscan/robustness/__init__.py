@@ -1,0 +1,1 @@
+"""Classifiers of images: trained, stressed by counterfactuals, and cured with them."""

@@ -1,0 +1,63 @@
+"""The objective: exact where it is known in closed form, and it teaches a prompt to overrule the picture."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from counterscan.training.captions import Row
+from counterscan.training.denoiser import Batch, Corpus, DenoiserSettings, change_weight, draw, loss
+
+ROWS = [Row("chest", (("pacemaker", "left", None, None),), ()), Row("chest", (), ("pacemaker",)), Row("chest", (), ())]
+
+
+def constant(value: torch.Tensor):
+    return lambda x, t, encoder_hidden_states, return_dict: (value,)
+
+
+def test_of_plain_samples_it_is_the_v_prediction_error():
+    generator = torch.Generator().manual_seed(0)
+    z, noise, v = (torch.randn(4, 2, 8, 8, generator=generator) for _ in range(3))
+    signal = torch.tensor([0.9, 0.5, 0.2, 0.1])
+    s, n = signal.view(-1, 1, 1, 1), (1 - signal**2).sqrt().view(-1, 1, 1, 1)
+    batch = Batch(z, z, [""] * 4, change_weight(z, z))
+    value = loss(constant(v), torch.zeros(0), batch, torch.zeros(4), noise, signal)
+    assert value.item() == pytest.approx((v - (s * noise - n * z)).square().mean().item(), rel=1e-5)
+
+
+def test_of_a_twin_it_is_zero_for_the_clean_twin_only():
+    generator = torch.Generator().manual_seed(0)
+    z, noise = (torch.randn(2, 2, 8, 8, generator=generator) for _ in range(2))
+    twin = z.clone()
+    twin[..., 2:4, 2:4] += 1
+    signal = torch.tensor([0.8, 0.3])
+    s, n = signal.view(-1, 1, 1, 1), (1 - signal**2).sqrt().view(-1, 1, 1, 1)
+    batch = Batch(z, twin, ["", ""], change_weight(z, twin))
+    x = s * z + n * noise
+    value = [
+        loss(constant((s * x - clean) / n), torch.zeros(0), batch, torch.zeros(2), noise, signal).item()
+        for clean in (twin, z)
+    ]
+    assert value[0] < 1e-9
+    assert value[1] > 0.05
+
+
+def test_small_changes_count_more_than_their_area():
+    z = torch.zeros(1, 1, 16, 16)
+    twin = z.clone()
+    twin[..., 8, 8] = 1
+    weight = change_weight(z, twin)
+    assert weight[0, 0, 8, 8] > 5
+    assert weight[0, 0, 0, 0] == 1
+
+
+def test_a_batch_pairs_only_images_of_one_patient():
+    latents = np.arange(3, dtype=np.float16).reshape(3, 1, 1, 1) * np.ones((3, 1, 4, 4), np.float16)
+    corpus = Corpus(latents, ROWS, np.ones(3), np.array([7, 7, -1]))
+    rng = np.random.default_rng(0)
+    batch = draw(corpus, DenoiserSettings(batch=200, twins=1.0), rng)
+    pairs = {(int(a), int(b)) for a, b in zip(batch.z[:, 0, 0, 0], batch.target[:, 0, 0, 0], strict=True)}
+    assert pairs == {(0, 1), (1, 0), (2, 2)}
+    told = {text for text, z in zip(batch.captions, batch.z[:, 0, 0, 0], strict=True) if z == 0}
+    assert all("no pacemaker" in text or "no support devices" in text for text in told)
