@@ -81,7 +81,8 @@ def draw(work: Path, count: int, part: int, first: int, twins: int, size: int = 
     """
     from counterscan.worlds import chest
 
-    images, rows = np.empty((count * (1 + twins), size, size), np.uint8), []
+    images = np.empty((count * (1 + twins), size, size), np.uint8)
+    rows: list[dict[str, Any]] = []
     for seed in range(first, first + count):
         rng = np.random.default_rng([seed, 4])
         case = chest.sample(seed, size=size)
@@ -100,7 +101,8 @@ def world_rows(work: Path, part: int) -> tuple[list[Row], NDArray[np.int64]]:
     """Everything is known of a world case: what is not present is absent. Also the patients' numbers."""
     from counterscan.worlds.chest import FINDINGS
 
-    rows, facts = [], json.loads((work / f"world{part}.json").read_text())
+    rows: list[Row] = []
+    facts = json.loads((work / f"world{part}.json").read_text())
     for fact in facts:
         present = tuple((str(n), s, p, g) for n, s, p, g in fact["findings"])
         names = {n for n, *_ in present}
@@ -365,20 +367,19 @@ def _nih(o: argparse.Namespace) -> None:
     base += list(zip(tb, tb_rows, strict=True))
     pasted, pasted_rows = paste(o.work, np.stack([a for a, _ in base]), [r for _, r in base], o.count, o.seed)
     world, world_patients = world_rows(o.work, 0)
-    latents, known, share = zip(
+    sources: list[tuple[NDArray[np.float16], list[Row], float]] = [
         (cached(o.work / "latent-nih.npy", lambda: encode(vae, images)), rows, 0.35),
         (cached(o.work / "latent-tb.npy", lambda: encode(vae, tb)), tb_rows, 0.05),
         (cached(o.work / "latent-small.npy", lambda: encode(vae, nih_images(o.nih_small, small))),
          [nih_row(fact, NIH_TEMPLATE + " 128") for fact in small], 0.2),
         (cached(o.work / "latent-pasted.npy", lambda: encode(vae, pasted)), pasted_rows, 0.3),
         (np.load(o.work / "latent0.npy"), world, 0.1),  # so that sides and single devices are not forgotten
-        strict=True,
-    )  # fmt: skip
+    ]  # fmt: skip
     count = len(rows) + len(tb_rows) + len(small)
     patients = np.concatenate([np.full(count, -1), 10**9 + np.arange(len(pasted_rows)) // 2, world_patients])
-    weights = np.concatenate([np.full(len(r), part / len(r)) for r, part in zip(known, share, strict=True)])
-    scaled = np.concatenate(latents) * np.float16(vae.config.scaling_factor)
-    corpus = denoiser.Corpus(scaled, [row for some in known for row in some], weights, patients)
+    weights = np.concatenate([np.full(len(known), share / len(known)) for _, known, share in sources])
+    scaled = np.concatenate([z for z, _, _ in sources]) * np.float16(vae.config.scaling_factor)
+    corpus = denoiser.Corpus(scaled, [row for _, known, _ in sources for row in known], weights, patients)
     settings = denoiser.DenoiserSettings(steps=o.steps, batch=o.batch, rate=o.rate, seed=o.seed)
     names = [*dict.fromkeys([*NIH_NAMES.values(), *DEVICES])]
     card = {
