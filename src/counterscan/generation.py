@@ -63,20 +63,20 @@ def generate(
 
 def sample(
     backbone: Backbone,
-    prompt: str,
+    prompt: str | Sequence[str],
     generators: Sequence[torch.Generator],
     *,
     steps: int,
     guidance: float,
     progress: Progress | None = None,
 ) -> Tensor:
-    """Images (B, C, H, W) float32 in [0, 1], one a generator."""
+    """Images (B, C, H, W) float32 in [0, 1], one a generator, of one prompt for all or one a generator."""
     import torch
 
     with torch.no_grad():
         times = [*backbone.schedule.timesteps(steps).tolist(), CLEAN]
         levels = [backbone.schedule.coefficients(t) for t in times]
-        negative, positive = backbone.embed([""]), backbone.embed([prompt])
+        negative, positive = backbone.embed([""]), backbone.embed([prompt] if isinstance(prompt, str) else prompt)
         z = draw((len(generators), *backbone.latent_shape), generators, 1, backbone.device)[0]
         older = None
         for i in range(steps):
@@ -95,6 +95,7 @@ def _guided(backbone: Backbone, z: Tensor, t: int, negative: Condition, positive
     if weight == 1:
         return backbone.predict(z, t, positive).clean
     rows = z.shape[0]
-    both = backbone.predict(torch.cat([z, z]), t, Condition.cat([negative.repeat(rows), positive.repeat(rows)]))
+    positive = positive.repeat(rows // len(positive))
+    both = backbone.predict(torch.cat([z, z]), t, Condition.cat([negative.repeat(rows), positive]))
     low, high = Prediction(both.clean[:rows], both.noise[:rows]), Prediction(both.clean[rows:], both.noise[rows:])
     return guide(low, high, weight).clean

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from counterscan.training.captions import Row
-from counterscan.training.denoiser import Batch, Corpus, DenoiserSettings, change_weight, draw, loss
+from counterscan.training.denoiser import Batch, Corpus, DenoiserSettings, change_weight, draw, loss, times
 
 ROWS = [Row("chest", (("pacemaker", "left", None, None),), ()), Row("chest", (), ("pacemaker",)), Row("chest", (), ())]
 
@@ -61,3 +61,14 @@ def test_a_batch_pairs_only_images_of_one_patient():
     assert pairs == {(0, 1), (1, 0), (2, 2)}
     told = {text for text, z in zip(batch.captions, batch.z[:, 0, 0, 0], strict=True) if z == 0}
     assert all("no pacemaker" in text or "no support devices" in text for text in told)
+
+
+def test_times_cover_the_chain_and_only_plain_samples_lean_to_noise():
+    z = torch.zeros(64, 1, 2, 2)
+    generator = torch.Generator().manual_seed(0)
+    plain = times(Batch(z, z, [""] * 64, z), 2.5, 1000, generator)
+    twins = times(Batch(z, z + 1, [""] * 64, z), 2.5, 1000, generator)
+    assert plain.float().mean() > 600
+    assert 480 < twins.float().mean() < 520
+    assert twins.min() < 16
+    assert twins.max() > 983

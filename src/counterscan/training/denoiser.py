@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from counterscan.training.autoencoder import cosine
 from counterscan.training.captions import CaptionSettings, Row, caption, twin_caption
 
+LEAST_NOISE = 0.35
+
 
 @dataclass(frozen=True)
 class DenoiserSettings:
@@ -68,6 +70,11 @@ class Batch:
     captions: list[str]
     weight: Tensor
 
+    @property
+    def plain(self) -> Tensor:
+        """Bool (B,): which samples are denoised to themselves."""
+        return (self.z == self.target).flatten(1).all(1)
+
 
 def draw(corpus: Corpus, settings: DenoiserSettings, rng: np.random.Generator) -> Batch:
     """One batch of plain and counterfactual samples."""
@@ -98,18 +105,29 @@ def change_weight(z: Tensor, target: Tensor, most: float = 8.0) -> Tensor:
     return 1 + changed * (0.33 / share.clamp(min=1e-6)).clamp(max=most)
 
 
+def times(batch: Batch, shift: float, steps: int, generator: torch.Generator) -> Tensor:
+    """Timesteps (B,), stratified so that every batch covers the whole chain, which lowers the variance of the loss.
+
+    Plain samples lean towards noise. Counterfactual ones do not: an edit ends at low noise, and what the network believes
+    its eyes there comes back.
+    """
+    size = len(batch.captions)
+    u = (torch.randperm(size, generator=generator) + torch.rand(size, generator=generator)) / size
+    u = torch.where(batch.plain, shift * u / (1 + (shift - 1) * u), u)
+    return (u * steps).long().clamp(max=steps - 1)
+
+
 def loss(unet: Any, context: Tensor, batch: Batch, t: Tensor, noise: Tensor, signal: Tensor) -> Tensor:
     """The error of the clean image in units of the noise: for plain samples the v-prediction error itself.
 
     With v = (s x - clean) / n the error of v is that of the clean image over n; towards a twin the v that is asked for
-    grows without bound as n falls, so there the clean image's own error counts.
+    grows without bound as n falls, so there n counts as :data:`LEAST_NOISE` at least.
     """
     s, n = signal.view(-1, 1, 1, 1), (1 - signal**2).sqrt().view(-1, 1, 1, 1)
     noisy = s * batch.z + n * noise
     v = unet(noisy, t, encoder_hidden_states=context, return_dict=False)[0].float()
     clean = s * noisy - n * v
-    plain = (batch.z == batch.target).flatten(1).all(1).view(-1, 1, 1, 1)
-    scale = torch.where(plain, n, torch.ones_like(n)).clamp(min=0.02)
+    scale = torch.where(batch.plain.view(-1, 1, 1, 1), n.clamp(min=0.02), n.clamp(min=LEAST_NOISE))
     return (((clean - batch.target) / scale).square() * batch.weight).mean()
 
 
@@ -147,12 +165,7 @@ def train(
             return_tensors="pt",
         )
         noise = torch.randn(batch.z.shape, generator=generator)
-        # stratified times: every batch covers the whole chain, which lowers the variance of the loss
-        u = (
-            torch.randperm(settings.batch, generator=generator) + torch.rand(settings.batch, generator=generator)
-        ) / settings.batch
-        u = settings.shift * u / (1 + (settings.shift - 1) * u)
-        t = (u * len(alphas_cumprod)).long().clamp(max=len(alphas_cumprod) - 1)
+        t = times(batch, settings.shift, len(alphas_cumprod), generator)
         with torch.autocast("cpu", torch.bfloat16):
             context = text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask)[0]
             value = loss(unet, context, batch, t, noise, alphas_cumprod[t].sqrt())
