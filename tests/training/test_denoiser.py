@@ -43,13 +43,15 @@ def test_of_a_twin_it_is_zero_for_the_clean_twin_only():
     assert value[1] > 0.05
 
 
-def test_small_changes_count_more_than_their_area():
-    z = torch.zeros(1, 1, 16, 16)
+def test_every_change_teaches_about_as_much():
+    z = torch.zeros(2, 1, 32, 32)
     twin = z.clone()
-    twin[..., 8, 8] = 1
+    twin[0, :, 8:24, 8:24] = 1
+    twin[1, :, 8:10, 8:12] = 1
     weight = change_weight(z, twin)
-    assert weight[0, 0, 8, 8] > 5
-    assert weight[0, 0, 0, 0] == 1
+    assert weight[0, 0, 10, 10] == 2
+    assert weight[1, 0, 8, 8] == pytest.approx(0.04 * 1024 / 8, rel=1e-5)
+    assert weight[:, 0, 0, 0].tolist() == [1, 1]
 
 
 def test_a_batch_pairs_only_images_of_one_patient():

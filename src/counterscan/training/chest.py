@@ -254,10 +254,14 @@ def ship(start: Path, out: Path) -> None:
     """Copy a pipeline folder with its weights in float16: half the size, and read back as float32."""
     from safetensors.torch import load_file, save_file
 
-    shutil.copytree(start, out, dirs_exist_ok=True)
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(start, out)
     for path in out.rglob("*.safetensors"):
         tensors = {name: value.half().contiguous() for name, value in load_file(path).items()}
         save_file(tensors, path, metadata={"format": "pt"})
+    for path in out.rglob("config.json"):  # where it was trained is nobody's business
+        config = {k: v for k, v in json.loads(path.read_text()).items() if k != "_name_or_path"}
+        path.write_text(json.dumps(config, indent=2) + "\n")
     card = json.loads((out / "counterscan.json").read_text())
     (out / "counterscan.json").write_text(json.dumps(card | {"license": "Apache-2.0"}, indent=2) + "\n")
 
