@@ -12,10 +12,12 @@ import typer
 
 from counterscan.cli import data, models
 from counterscan.cli.attribute import attribute
+from counterscan.cli.bench import bench
 from counterscan.cli.demo import demo
 from counterscan.cli.doctor import doctor
 from counterscan.cli.edit import edit
 from counterscan.cli.generate import generate
+from counterscan.cli.robustness import augment, disentangle, stress, train_classifier
 
 STOPPED = 130  # what shells call a program that Ctrl-C ended
 
@@ -27,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (demo, generate, edit, attribute, doctor):
+for command in (demo, generate, edit, attribute, bench, stress, disentangle, augment, train_classifier, doctor):
     app.command()(command)
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")

@@ -1,0 +1,1 @@
+"""Methods judged against exact counterfactuals of a world: ``counterscan bench``."""

@@ -1,0 +1,75 @@
+"""The questions of a bench: unseen cases of a world, each with its exact counterfactual and the words that ask for it."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from counterscan.errors import WordsError
+
+if TYPE_CHECKING:
+    from counterscan.types import Edit
+
+FIRST_SEED = 900_000_000  # no training run uses seeds from here on
+SMALLEST = 5e-4  # of the image: a change smaller than this is hidden behind something else, and nothing can be asked
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A factual image, its exact counterfactual, both float32 (H, W[, C]) in [0, 1], the true change mask bool (H, W), and
+    the edit that leads from one to the other.
+    """
+
+    factual: NDArray[np.float32]
+    truth: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    edit: Edit
+    seed: int
+
+
+def find(world: str) -> ModuleType:
+    """The module of a world. ``WordsError`` names the known ones."""
+    from counterscan.worlds.dataset import WORLDS
+
+    if world not in WORLDS:
+        raise WordsError(f"no world {world!r}: known are {', '.join(WORLDS)}")
+    return importlib.import_module(f"counterscan.worlds.{world}")
+
+
+def pairs(
+    world: str, finding: str, direction: Literal["remove", "add"], n: int, *, template: str, size: int, seed: int = 0
+) -> list[Pair]:
+    """``n`` cases whose counterfactual visibly changes the picture.
+
+    A removal is asked for by the finding's name alone, as a user would; an addition names side, place and severity too,
+    or there would be many true answers.
+    """
+    from counterscan.language.phrase import phrase, prompt
+    from counterscan.types import Change, Edit
+
+    module = find(world)
+    if finding not in module.FINDINGS:
+        raise WordsError(f"the {world} world has no finding {finding!r}: known are {', '.join(module.FINDINGS)}")
+    out: list[Pair] = []
+    number = FIRST_SEED + 1_000_000 * seed + 100_000 * module.FINDINGS.index(finding)
+    while len(out) < n:
+        number += 1
+        without = module.intervene(module.sample(number, size=size), {finding: False})
+        having = module.intervene(without, {finding: True})
+        mask = module.change_mask(without, having)
+        if mask.mean() < SMALLEST:
+            continue
+        what = having.findings[finding]
+        said = phrase(finding) if direction == "remove" else module.words(finding, what)
+        present, absent = (prompt([words], template=template) for words in (said, phrase(finding, absent=True)))
+        change = Change(finding, direction, getattr(what, "side", None), getattr(what, "place", None))
+        if direction == "remove":
+            out.append(Pair(having.image, without.image, mask, Edit(present, absent, (change,)), number))
+        else:
+            out.append(Pair(without.image, having.image, mask, Edit(absent, present, (change,)), number))
+    return out

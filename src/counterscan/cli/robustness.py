@@ -1,0 +1,259 @@
+"""``counterscan stress``, ``disentangle``, ``augment`` and ``train-classifier``: find shortcuts, and cure them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from counterscan.cli.output import emit, folder_for, progress, write_run
+from counterscan.errors import WordsError
+
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")]
+Manifest = Annotated[Path, typer.Argument(help="A table of images: CSV or Parquet with a column 'path'.")]
+Judge = Annotated[
+    str, typer.Argument(metavar="CLASSIFIER", help="Folder, built-in, .ts, .pt2, .onnx or module:function.")
+]
+Labels = Annotated[str | None, typer.Option(help="Names of the outputs, comma-separated, of a foreign classifier.")]
+Model = Annotated[str, typer.Option(help="The editing model: a built-in name, a folder or a hub id.")]
+Method = Annotated[str | None, typer.Option(help="The editing method; the model's default otherwise.")]
+Remove = Annotated[list[str] | None, typer.Option(help="A finding to remove, as an edit of its own.")]
+Add = Annotated[list[str] | None, typer.Option(help="A finding to add, as an edit of its own.")]
+Limit = Annotated[int | None, typer.Option("-n", min=2, help="Only the first N images.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Equal seeds give equal results.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def stress(
+    classifier: Judge,
+    manifest: Manifest,
+    output: Output,
+    remove: Remove = None,
+    add: Add = None,
+    labels: Labels = None,
+    model: Model = "chest-nih",
+    method: Method = None,
+    count: Limit = None,
+    seed: Seed = 0,
+    offline: Offline = False,
+    as_json: AsJson = False,
+) -> None:
+    """How every output of a classifier moves under edits of one thing, overall and by subgroup, ranked.
+
+    Example: counterscan stress chest-nih-judge manifest.csv --remove "support devices" -o stress
+    """
+    from counterscan.robustness.report import stress_page
+    from counterscan.robustness.stress import effects, ranked, subgroups
+    from counterscan.robustness.study import look, patients, read_table
+
+    folder, outputs, backbone = folder_for(output), _open(classifier, labels), _load(model, offline)
+    asked = _asked(remove, add, backbone, method)
+    rows = read_table(manifest)[:count]
+    folder.mkdir(parents=True, exist_ok=True)
+    found, shown = [], {}
+    for name, request in asked.items():
+        kept: dict[int, Any] = {}
+        with progress(name) as tell:
+            paths = [row["path"] for row in rows]
+            seen = look(
+                outputs, paths, request, backbone, method=method, seed=seed, keep=kept.__setitem__, progress=tell
+            )
+        found += effects(
+            name, outputs.labels, seen.before, seen.after, seen.null, patients(rows), subgroups(rows), seed
+        )
+        shown[name] = (seen, {i: _view(r) for i, r in kept.items()})
+    order = ranked(found)
+    summary: dict[str, Any] = {"classifier": outputs.name, "model": backbone.card.name, "n": len(rows)}
+    summary |= {"ranked": [asdict(r) | {"distinct": r.distinct} for r in order], "effects": [asdict(r) for r in found]}
+    stress_page(order, found, outputs.labels, shown, folder)
+    settings = {"classifier": classifier, "manifest": manifest, "edits": list(asked), "method": method, "seed": seed}
+    write_run(folder, "stress", settings, summary, [backbone])
+    lines = [
+        f"{r.edit}: {r.output} {r.change:+.3f} [{r.low:+.3f}, {r.high:+.3f}], null {r.null:+.3f}" for r in order[:12]
+    ]
+    emit(summary, as_json, "\n".join(lines))
+
+
+def disentangle(
+    classifier: Judge,
+    manifest: Manifest,
+    output: Output,
+    remove: Remove = None,
+    add: Add = None,
+    labels: Labels = None,
+    model: Model = "chest-nih",
+    method: Method = None,
+    count: Limit = None,
+    seed: Seed = 0,
+    offline: Offline = False,
+    as_json: AsJson = False,
+) -> None:
+    """The matrix of edits and outputs: what else moves when one thing is edited, and how tangled that is.
+
+    Example: counterscan disentangle chest-world-judge manifest.csv --remove pacemaker --remove cardiomegaly -o out
+    """
+    from counterscan.robustness.disentangle import entanglement, matrix
+    from counterscan.robustness.report import heat_map
+    from counterscan.robustness.stress import effects
+    from counterscan.robustness.study import look, patients, read_table
+
+    folder, outputs, backbone = folder_for(output), _open(classifier, labels), _load(model, offline)
+    asked = _asked(remove, add, backbone, method)
+    unknown = [name for name in asked if name.split(" ", 1)[1] not in outputs.labels]
+    if unknown:
+        raise WordsError(
+            f"{unknown[0]!r} aims at no output of {outputs.name}: its outputs are {', '.join(outputs.labels)}"
+        )
+    rows = read_table(manifest)[:count]
+    found = []
+    for name, request in asked.items():
+        with progress(name) as tell:
+            seen = look(outputs, [r["path"] for r in rows], request, backbone, method=method, seed=seed, progress=tell)
+        found += effects(name, outputs.labels, seen.before, seen.after, seen.null, patients(rows), {}, seed)
+    aims = list(dict.fromkeys(name.split(" ", 1)[1] for name in asked))
+    effect = matrix(found, list(asked), aims)
+    score = entanglement(effect, [aims.index(name.split(" ", 1)[1]) for name in asked])
+    folder.mkdir(parents=True, exist_ok=True)
+    heat_map(effect, list(asked), aims, folder / "matrix.png")
+    summary = {"edits": list(asked), "outputs": aims, "matrix": effect.tolist(), "entanglement": score, "n": len(rows)}
+    summary |= {"classifier": outputs.name, "model": backbone.card.name, "effects": [asdict(r) for r in found]}
+    settings = {"classifier": classifier, "manifest": manifest, "method": method, "seed": seed}
+    write_run(folder, "disentangle", settings, summary, [backbone])
+    emit(summary, as_json, f"entanglement {score:.3f} over {len(asked)} edits, heat map in {folder / 'matrix.png'}")
+
+
+def augment(
+    manifest: Manifest,
+    output: Output,
+    finding: Annotated[str, typer.Option(help="The column whose classifier is to be cured.")],
+    against: Annotated[str, typer.Option(help="The column it must not depend on, which is edited.")],
+    judge: Annotated[
+        str | None, typer.Option(help="A classifier that must see the edit and still see the finding.")
+    ] = None,
+    labels: Labels = None,
+    model: Model = "chest-nih",
+    method: Method = None,
+    count: Limit = None,
+    seed: Seed = 0,
+    offline: Offline = False,
+    as_json: AsJson = False,
+) -> None:
+    """Balance two columns of a manifest with counterfactuals; the new manifest holds the old rows and the made ones.
+
+    Example: counterscan augment manifest.csv --finding "pleural effusion" --against pacemaker --model chest-world -o out
+    """
+    from counterscan.robustness.balancing import balance, write_manifest
+    from counterscan.robustness.study import read_table
+
+    folder, backbone = folder_for(output), _load(model, offline)
+    _asked([against], [against], backbone, method)
+    rows = [row for row in read_table(manifest) if str(row.get("split") or "train") == "train"][:count]
+    outputs = _open(judge, labels) if judge else None
+    with progress("augment") as tell:
+        made = balance(rows, finding, against, backbone, folder, judge=outputs, method=method, seed=seed, progress=tell)
+    table = write_manifest(rows, made, folder)
+    used = [row for row in made if not row["refused"]]
+    summary: dict[str, Any] = {
+        "manifest": table.name,
+        "rows": len(rows),
+        "made": len(used),
+        "refused": len(made) - len(used),
+    }
+    summary |= {"finding": finding, "against": against, "model": backbone.card.name}
+    write_run(
+        folder, "augment", {"manifest": manifest, "judge": judge, "method": method, "seed": seed}, summary, [backbone]
+    )
+    emit(
+        summary,
+        as_json,
+        f"{len(used)} counterfactuals beside {len(rows)} images, {len(made) - len(used)} refused: {table}",
+    )
+
+
+def train_classifier(
+    manifest: Manifest,
+    output: Output,
+    labels: Annotated[str, typer.Option(help="The columns to learn, comma-separated.")],
+    group: Annotated[
+        str | None, typer.Option(help="A second column: groups are its combinations with the first label.")
+    ] = None,
+    objective: Annotated[str, typer.Option(help="plain, balanced (groups drawn equally) or group-dro.")] = "plain",
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 10,
+    size: Annotated[int, typer.Option(min=32, max=1024, help="Pixels a side.")] = 192,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Train a small classifier on a manifest; prints test AUC, worst-group AUC and calibration error.
+
+    Example: counterscan train-classifier manifest.csv --labels "pleural effusion" --group pacemaker -o classifier
+    """
+    from counterscan.robustness.learning import OBJECTIVES, learn
+    from counterscan.robustness.study import read_table
+
+    if objective not in OBJECTIVES:
+        raise WordsError(f"no objective {objective!r}: known are {', '.join(OBJECTIVES)}")
+    folder, names = folder_for(output), [part.strip() for part in labels.split(",")]
+    with progress("training") as tell:
+        model, scores = learn(
+            read_table(manifest),
+            names,
+            group=group,
+            objective=objective,
+            epochs=epochs,
+            size=size,
+            seed=seed,
+            progress=tell,
+        )
+    facts = {"name": folder.name, "data": manifest.name, "objective": objective, "seed": seed, "scores": scores}
+    model.save(folder, facts | {"command": f"counterscan train-classifier --labels {labels!r}"})
+    settings = {
+        "manifest": manifest,
+        "labels": names,
+        "group": group,
+        "objective": objective,
+        "epochs": epochs,
+        "seed": seed,
+    }
+    write_run(folder, "train-classifier", settings, {"scores": scores})
+    emit({"labels": names, "scores": scores}, as_json, "\n".join(f"{k} {v:.3f}" for k, v in scores.items()))
+
+
+def _open(classifier: str, labels: str | None) -> Any:
+    from counterscan.robustness.opening import open_classifier
+
+    return open_classifier(classifier, [part.strip() for part in labels.split(",")] if labels else ())
+
+
+def _load(model: str, offline: bool) -> Any:
+    import counterscan
+
+    return counterscan.load(model, offline=offline)
+
+
+def _asked(
+    remove: list[str] | None, add: list[str] | None, backbone: Any, method: str | None
+) -> dict[str, dict[str, Any]]:
+    """Each edit by its name, refused before any work when its words are wrong."""
+    import counterscan
+
+    asked: dict[str, dict[str, Any]] = {f"remove {name}": {"remove": [name]} for name in remove or []}
+    asked |= {f"add {name}": {"add": [name]} for name in add or []}
+    if not asked:
+        raise WordsError("nothing to edit: give --remove or --add, each as often as needed")
+    for request in asked.values():
+        counterscan.edit([], **request, method=method, model=backbone)
+    return asked
+
+
+def _view(result: Any) -> tuple[Any, Any]:
+    """Small grey views of factual and counterfactual, uint8."""
+    from counterscan.imaging import fit
+
+    def small(picture: Any) -> Any:
+        square, _ = fit(picture.unit(), 192)
+        return ((square if square.ndim == 2 else square.mean(axis=2)) * 255).round().astype("uint8")
+
+    return small(result.factual), small(result.counterfactual)

@@ -1,0 +1,134 @@
+"""Any classifier as one callable: images float32 (B, C, H, W) in [0, 1] -> probabilities (B, K), with its labels."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from counterscan.errors import ModelError, WordsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle", ".joblib")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """A classifier under test. ``call`` maps float32 images (B, channels, size, size) to probabilities (B, K)."""
+
+    name: str
+    labels: tuple[str, ...]
+    size: int
+    channels: int
+    call: Callable[[Tensor], Tensor]
+
+    def __call__(self, images: Tensor, batch: int = 16) -> Tensor:
+        """Probabilities (B, K) float32 of grey or colour images (B, C, H, W) of any size."""
+        import torch
+
+        if images.shape[-2:] != (self.size, self.size):
+            shape = (self.size, self.size)
+            images = torch.nn.functional.interpolate(images, size=shape, mode="bilinear", antialias=True)
+        if images.shape[1] != self.channels:
+            images = images.mean(1, keepdim=True).expand(-1, self.channels, -1, -1)
+        with torch.no_grad():
+            return torch.cat([self.call(part).float() for part in images.split(batch)])
+
+
+def open_classifier(spec: str | Path, labels: Sequence[str] = (), *, size: int = 224, channels: int = 1) -> Outputs:
+    """A classifier by what ``spec`` names.
+
+    A folder or built-in of :class:`~counterscan.robustness.classifier.Classifier`; a TorchScript archive (``.ts``,
+    ``.torchscript``); an exported program (``.pt2``); an ONNX file; ``xrv:NAME`` of torchxrayvision; or ``module:function``,
+    a Python callable that is imported. Files that run code on loading (pickles) are refused. Foreign models need ``labels``,
+    give probabilities (logits are recognised by values outside [0, 1]) and read ``channels`` images of ``size`` pixels.
+
+    Raises:
+        ModelError: absent, damaged, a pickle, or without a package that it needs.
+        WordsError: labels are missing, or their number is not that of the outputs.
+    """
+    from counterscan.robustness.classifier import CARD, Classifier
+
+    path, text = Path(spec), str(spec)
+    builtin = Path(__file__).parent.parent / "models" / path.name / CARD
+    if (path / CARD).is_file() or (not path.exists() and len(path.parts) == 1 and builtin.is_file()):
+        model = Classifier.load(path)
+        return Outputs(
+            model.facts.get("name", path.name), model.labels, model.size, model.channels, model.probabilities
+        )
+    if text.startswith("xrv:"):
+        return _xrv(text.removeprefix("xrv:"))
+    if path.suffix.lower() in PICKLES:
+        raise ModelError(
+            f"{path.name}: may hold code that runs on loading; export it with torch.jit.save, torch.export or ONNX"
+        )
+    if not labels:
+        raise WordsError(f"{path.name}: name its outputs with --labels a,b,c")
+    if ":" in text and not path.exists():
+        call = _imported(text)
+    elif not path.is_file():
+        raise ModelError(
+            f"{path}: no such classifier; give a folder, a .ts, .pt2 or .onnx file, xrv:NAME or module:function"
+        )
+    else:
+        call = _file(path)
+    return Outputs(path.name, tuple(labels), size, channels, _checked(call, tuple(labels), path.name))
+
+
+def _checked(call: Callable[[Tensor], Any], labels: tuple[str, ...], name: str) -> Callable[[Tensor], Tensor]:
+    def probabilities(images: Tensor) -> Tensor:
+        import torch
+
+        out = torch.as_tensor(call(images))
+        out = out[:, None] if out.ndim == 1 else out
+        if out.ndim != 2 or out.shape[1] != len(labels):
+            raise WordsError(f"{name}: has outputs of shape {tuple(out.shape)}, --labels names {len(labels)}")
+        return out if out.min() >= 0 and out.max() <= 1 else out.sigmoid()
+
+    return probabilities
+
+
+def _file(path: Path) -> Callable[[Tensor], Any]:
+    import torch
+
+    try:
+        if path.suffix.lower() == ".onnx":
+            return _onnx(path)
+        if path.suffix.lower() == ".pt2":
+            return torch.export.load(path).module()
+        return torch.jit.load(str(path), map_location="cpu").eval()
+    except ModelError:
+        raise
+    except Exception as error:  # each format has errors of its own for a damaged file
+        raise ModelError(f"{path.name}: cannot be opened ({' '.join(str(error).split())[:160]})") from None
+
+
+def _onnx(path: Path) -> Callable[[Tensor], Any]:
+    try:
+        runtime = importlib.import_module("onnxruntime")
+    except ImportError:
+        raise ModelError(f"{path.name}: ONNX files need onnxruntime; pip install onnxruntime") from None
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda images: session.run(None, {name: images.numpy()})[0]
+
+
+def _imported(text: str) -> Callable[[Tensor], Any]:
+    module, _, function = text.partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ModelError(f"{text}: cannot be imported ({error})") from None
+
+
+def _xrv(name: str) -> Outputs:
+    try:
+        xrv = importlib.import_module("torchxrayvision")
+    except ImportError:
+        raise ModelError(f"xrv:{name}: needs torchxrayvision; pip install torchxrayvision") from None
+    model = xrv.models.get_model(name).eval()
+    return Outputs(f"xrv:{name}", tuple(model.pathologies), 224, 1, lambda x: model((2 * x - 1) * 1024))

@@ -1,0 +1,106 @@
+"""Stress tests: what one edit does to every output of a classifier, over all images and by subgroup.
+
+The change under an edit is set beside the change under the null edit of the same image, so that what the method itself
+does to an image is not taken for the finding's effect. A classifier that does not use a device is unmoved by its removal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+REPEATS = 2000  # bootstrap draws
+
+
+@dataclass(frozen=True)
+class Effect:
+    """The mean change of one output's probability under one edit in one group, with a 95 % bootstrap interval by patient.
+
+    ``null`` is the same mean under the null edit; ``flips`` the share of images whose decision at 1/2 turned.
+    """
+
+    edit: str
+    output: str
+    group: str
+    n: int
+    change: float
+    low: float
+    high: float
+    null: float
+    flips: float
+
+    @property
+    def distinct(self) -> bool:
+        """Whether the interval leaves out what the null edit does."""
+        return not self.low <= self.null <= self.high
+
+
+def effects(
+    edit: str,
+    labels: Sequence[str],
+    before: NDArray[np.float32],
+    after: NDArray[np.float32],
+    null: NDArray[np.float32],
+    patients: Sequence[str],
+    groups: Mapping[str, NDArray[np.bool_]],
+    seed: int = 0,
+) -> list[Effect]:
+    """One effect an output and group. Probabilities are (N, K); ``groups`` name subsets of the N images."""
+    out = []
+    for name, member in {"all": np.ones(len(before), bool), **groups}.items():
+        if member.sum() < 2:
+            continue
+        owners = [p for p, m in zip(patients, member, strict=True) if m]
+        means = _bootstrap((after - before)[member], owners, seed)
+        low, high = np.quantile(means, [0.025, 0.975], axis=0)
+        change, idle = (after - before)[member].mean(0), (null - before)[member].mean(0)
+        flips = ((after > 0.5) != (before > 0.5))[member].mean(0)
+        out += [
+            Effect(edit, label, name, int(member.sum()), *map(float, (change[k], low[k], high[k], idle[k], flips[k])))
+            for k, label in enumerate(labels)
+        ]
+    return out
+
+
+def ranked(rows: Sequence[Effect]) -> list[Effect]:
+    """Over all images, the effects that stand out from the null edit first, the largest first."""
+    return sorted((r for r in rows if r.group == "all"), key=lambda r: (not r.distinct, -abs(r.change - r.null)))
+
+
+def subgroups(rows: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.bool_]]:
+    """Masks by sex, view, age band and presence of devices, as far as the manifest's columns carry."""
+    out: dict[str, NDArray[np.bool_]] = {}
+    for name in ("sex", "view"):
+        words = [str(row.get(name) or "") for row in rows]
+        out |= {f"{name} {v}": np.array([x == v for x in words]) for v in sorted(set(words) - {"", "nan"})}
+    ages = np.array([_number(row.get("age")) for row in rows])
+    for low, high in ((0, 40), (40, 60), (60, 80), (80, 200)):
+        out[f"age {low}-{high - 1}"] = (ages >= low) & (ages < high)
+    column = next((c for c in ("support devices", "Support_Devices") if any(c in row for row in rows)), None)
+    if column:
+        values = np.array([_number(row.get(column)) for row in rows])
+        out |= {"with devices": values == 1, "without devices": values == 0}
+    return {name: member for name, member in out.items() if member.any()}
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+def _bootstrap(values: NDArray[np.float32], patients: Sequence[str], seed: int) -> NDArray[np.float64]:
+    """Means (REPEATS, K) of values (N, K) with patients drawn anew."""
+    rng = np.random.default_rng(seed)
+    names, owner = np.unique(np.array(patients, dtype=str), return_inverse=True)
+    sums = np.zeros((len(names), values.shape[1]))
+    np.add.at(sums, owner, values)
+    counts = np.bincount(owner, minlength=len(names)).astype(float)
+    pick = rng.integers(len(names), size=(REPEATS, len(names)))
+    weight = np.apply_along_axis(np.bincount, 1, pick, minlength=len(names))
+    return (weight @ sums) / (weight @ counts)[:, None]

@@ -1,0 +1,131 @@
+"""The bench asks what it says, scores exactly, and goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from tests.models import tiny
+
+from counterscan.backbones import load
+from counterscan.bench.cases import pairs
+from counterscan.bench.report import markdown, means, pareto
+from counterscan.bench.run import Answer, bench, judged, scores
+from counterscan.errors import WordsError
+from counterscan.robustness.classifier import Classifier
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return load(tiny(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """The reconstruction."""
+
+    strength: float = 1.0
+    name: ClassVar[str] = "nothing"
+    calls: ClassVar[list[int]] = []
+
+    def __call__(self, backbone: Any, image: Any, edit: Any, *, generator: Any, progress: Any = None) -> Any:
+        self.calls.append(len(image))
+        return backbone.decode(backbone.encode(image))
+
+
+@pytest.mark.parametrize("direction", ["remove", "add"])
+def test_a_pair_differs_by_its_finding_only(direction):
+    for pair in pairs("chest", "pleural effusion", direction, 2, template="chest", size=64):
+        assert np.abs(pair.factual - pair.truth)[pair.mask].min() > 0
+        assert np.abs(pair.factual - pair.truth)[~pair.mask].mean() < 0.01
+        there, gone = (
+            (pair.edit.source, pair.edit.target) if direction == "remove" else (pair.edit.target, pair.edit.source)
+        )
+        assert "no pleural effusion" in gone
+        assert "no pleural effusion" not in there
+        assert ("left" in there or "right" in there) == (direction == "add")
+
+
+def test_unknown_words_are_refused():
+    with pytest.raises(WordsError, match="no finding 'gout'"):
+        pairs("chest", "gout", "remove", 1, template="chest", size=64)
+    with pytest.raises(WordsError, match="no world"):
+        pairs("moon", "gout", "remove", 1, template="chest", size=64)
+
+
+def test_doing_nothing_scores_one_and_the_truth_zero():
+    pair = pairs("chest", "pacemaker", "remove", 1, template="chest", size=64)[0]
+    none = np.zeros_like(pair.factual)
+    nothing = scores(pair, Answer(pair.factual, pair.factual, pair.factual, none))
+    assert nothing["error_inside"] == pytest.approx(1)
+    assert nothing["drift_outside"] == nothing["mask_dice"] == 0
+    exact = scores(pair, Answer(pair.truth, pair.factual, pair.truth, pair.mask.astype(np.float32)))
+    assert exact["error_inside"] == 0
+    assert exact["mask_dice"] == 1
+    assert exact["mask_auprc"] > 0.95
+
+
+def test_the_judge_counts_only_what_it_got_right():
+    class Judge:
+        labels = ("pacemaker", "left pacemaker")
+
+        def probabilities(self, images):
+            bright = images.mean(dim=(1, 2, 3))
+            return torch.stack([bright, bright], 1)
+
+    pair = pairs("chest", "pacemaker", "add", 1, template="chest", size=64)[0]
+    high, low = np.ones_like(pair.factual), np.zeros_like(pair.factual)
+
+    def row(before, after):
+        from dataclasses import replace
+
+        return judged(Judge(), [replace(pair, factual=before)], [Answer(after, after, after, after)])[0]
+
+    assert row(low, high)["flip_rate"] == 1
+    assert row(low, low)["flip_rate"] == 0
+    assert "flip_rate" not in row(high, high)
+    assert row(low, high)["side_right"] == (pair.edit.changes[0].side == "left")
+
+
+def test_it_goes_on_where_it_stopped_and_ends_the_same(model, tmp_path):
+    judge = Classifier(["pleural effusion", "left pleural effusion"], size=32)
+    judge.facts = {"name": "untrained"}
+
+    def run(folder, method=Nothing()):
+        Nothing.calls.clear()
+        result = bench(model, [method], "chest", folder, n=2, findings=["pleural effusion"], judge=judge)
+        return result, sum(Nothing.calls)
+
+    whole, calls = run(tmp_path / "a")
+    assert calls == 4
+    assert [r["direction"] for r in whole["rows"]] == ["remove", "add"]
+    assert whole["floor"]["error_inside"] > 0
+    again, calls = run(tmp_path / "a")
+    assert calls == 0
+    assert again == whole
+    (tmp_path / "a" / "cells" / "nothing-pleural-effusion-add.json").write_text('{"key": ')
+    mended, calls = run(tmp_path / "a")
+    assert calls == 2
+    same = [k for k in whole["rows"][1] if k != "seconds_per_image"]
+    assert {k: mended["rows"][1][k] for k in same} == {k: whole["rows"][1][k] for k in same}
+    assert run(tmp_path / "a", Nothing(strength=2.0))[1] == 4, "other settings, other cells"
+
+
+def test_the_table_and_its_means():
+    rows = [
+        {"method": "m", "finding": f, "direction": "remove", "error_inside": e, "evaluations": 54.0, "flip_rate": flip}
+        for f, e, flip in (("a", 0.2, 1.0), ("b", 0.4, None))
+    ]
+    (row,) = means(rows)
+    assert row["error_inside"] == pytest.approx(0.3)
+    assert row["flip_rate"] == 1.0
+    assert "| m | all findings | remove | 0.300 |" in markdown(rows)
+    json.dumps(row)
+
+
+def test_the_pareto_front_is_what_nothing_beats():
+    assert pareto([(1, 0.5), (2, 0.4), (3, 0.45), (0.5, 0.9), (2, 0.3)]) == [3, 0, 4]
