@@ -12,6 +12,7 @@ import typer
 
 from counterscan.cli import data, models
 from counterscan.cli.attribute import attribute
+from counterscan.cli.batch import batch
 from counterscan.cli.bench import bench
 from counterscan.cli.demo import demo
 from counterscan.cli.doctor import doctor
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (demo, generate, edit, attribute, bench, stress, disentangle, augment, train_classifier, doctor):
+for command in (demo, generate, edit, batch, attribute, bench, stress, disentangle, augment, train_classifier, doctor):
     app.command()(command)
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")

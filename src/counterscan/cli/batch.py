@@ -1,0 +1,84 @@
+"""``counterscan batch``: one edit on every image of a manifest, resumable."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from counterscan.cli.output import Report, complain, emit, folder_for, progress, write_run
+
+EVERY = 60.0  # seconds between two lines of progress where stderr is no terminal
+
+
+def batch(
+    manifest: Annotated[Path, typer.Argument(help="A table with a column 'path': .csv, .tsv, .parquet or .jsonl.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results; the same one to go on.")],
+    remove: Annotated[list[str] | None, typer.Option(help="A finding to remove.")] = None,
+    add: Annotated[list[str] | None, typer.Option(help='A finding to add, such as "small left effusion".')] = None,
+    source: Annotated[str | None, typer.Option("--from", help="A prompt for the images as they are.")] = None,
+    target: Annotated[str | None, typer.Option("--to", help="A prompt for the images as they should become.")] = None,
+    instruct: Annotated[str | None, typer.Option(help="An instruction in plain English.")] = None,
+    region: Annotated[str | None, typer.Option(help="Change this region only, such as 'left lung'.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="A PNG of the images' size: change only where not black.")] = None,
+    keep: Annotated[list[str] | None, typer.Option(help="A finding that must stay.")] = None,
+    method: Annotated[str | None, typer.Option(help="The editing method; the model's default otherwise.")] = None,
+    model: Annotated[str, typer.Option(help="A built-in name, a folder or a hub id.")] = "chest-nih",
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Equal seeds give equal results.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images that go through the model at once.")] = 4,
+    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda.")] = "cpu",
+    ray: Annotated[str | None, typer.Option(help="Run on Ray: 'local' or a cluster's address.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that read and write; with --ray, copies of the model.")
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Edit every image of a manifest. Run it again and it does only what is missing or failed.
+
+    Example: counterscan batch manifest.csv --remove pacemaker -o out
+    """
+    from counterscan.scale import batch
+
+    folder = folder_for(output)
+    if region and mask:
+        raise typer.BadParameter("give --region or --mask, not both")
+    request: dict[str, Any] = {"remove": remove or [], "add": add or [], "source": source, "target": target}
+    request |= {"instruct": instruct, "region": region, "mask": mask, "keep": keep or []}
+    how: dict[str, Any] = {"method": method, "model": model, "device": device, "seed": seed, "batch_size": batch_size}
+    with _told(manifest.name) as report:
+        summary = batch(manifest, folder, **request, **how, ray=ray, workers=workers, offline=offline, progress=report)
+    for failure in summary["failures"]:
+        complain(f"{failure['item']}: {failure['reason']}")
+    write_run(folder, "batch", request | how | {"manifest": manifest, "ray": ray, "workers": workers}, summary)
+    emit(summary, as_json, f"{summary['done']} of {summary['items']} done, {summary['failed']} failed, in {folder}")
+    if summary["failed"]:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _told(label: str) -> Iterator[Report]:
+    """A bar with the time left on a terminal; elsewhere, as in a job's log, a line a minute."""
+    began = last = time.monotonic()
+    with progress(label) as bar:
+
+        def report(done: int, total: int) -> None:
+            nonlocal last
+            bar(done, total)
+            now = time.monotonic()
+            if now - last > EVERY and not _terminal():
+                last, rate = now, done / (now - began)
+                left = (total - done) / rate / 60
+                complain(f"{label}: {done} of {total}, {rate:.2f} a second, {left:.0f} min left")
+
+        yield report
+
+
+def _terminal() -> bool:
+    import sys
+
+    return sys.stderr.isatty()

@@ -1,0 +1,110 @@
+"""What a batch run does, and to what: a ``Job`` and its ``Item``s. Everything random about a result hangs on these two."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from counterscan.errors import DataError, WordsError
+from counterscan.imaging.files import replacing
+from counterscan.imaging.picture import stem
+
+if TYPE_CHECKING:
+    from counterscan.methods import Method
+    from counterscan.types import Edit
+
+FILE = "job.json"
+LONGEST_STEM = 80
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of a manifest: ``id`` is its path as the manifest writes it, ``path`` where it lies."""
+
+    id: str
+    path: Path
+
+    @cached_property
+    def key(self) -> str:
+        """16 hex digits of the id: what tells equal file names apart."""
+        return hashlib.blake2b(self.id.encode(), digest_size=8).hexdigest()
+
+    @property
+    def stem(self) -> str:
+        """What the names of its outputs start with."""
+        return f"{stem(self.path)[:LONGEST_STEM]}-{self.key}"
+
+    @property
+    def place(self) -> str:
+        """The folder of its outputs, one of 4096, relative to the job's."""
+        return f"items/{self.key[:3]}"
+
+    def seed(self, seed: int) -> int:
+        """Its own seed, 0 to 2**32 - 1: of the id and the run's ``seed``, so never of neighbours, order or workers."""
+        return int.from_bytes(hashlib.blake2b(f"{seed} {self.id}".encode(), digest_size=4).digest())
+
+
+@dataclass(frozen=True)
+class Job:
+    """One edit for all items. ``model`` is what ``counterscan.load`` takes, ``fingerprint`` that of its weights.
+
+    ``batch_size`` images go through the model at once, always exactly so many: float sums depend on the shape.
+    """
+
+    edit: Edit
+    method: Method
+    model: str
+    fingerprint: str
+    folder: Path
+    device: str = "cpu"
+    seed: int = 0
+    batch_size: int = 4
+    offline: bool = False
+
+    def identity(self) -> dict[str, Any]:
+        """All that a result depends on besides its item, as JSON values."""
+        mask = self.edit.mask
+        return {
+            "source": self.edit.source,
+            "target": self.edit.target,
+            "region": self.edit.region,
+            "keep": list(self.edit.keep),
+            "mask": None if mask is None else hashlib.sha256(mask.cpu().numpy().tobytes()).hexdigest(),
+            "method": self.method.name,
+            "settings": asdict(self.method),  # type: ignore[call-overload]
+            "model": self.fingerprint,
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "device": self.device.partition(":")[0],
+        }
+
+    def claim(self) -> None:
+        """Mark the folder as this job's. ``WordsError`` where another job's results lie: the two would mix."""
+        path, mine = self.folder / FILE, json.loads(json.dumps(self.identity(), default=str))
+        try:
+            theirs = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as draft:
+                draft.write_text(json.dumps(mine, indent=2) + "\n", encoding="utf-8")
+            return
+        except ValueError as error:
+            raise DataError(f"{path}: damaged ({error}); name another folder after -o") from error
+        different = [key for key in mine if theirs.get(key) != mine[key]]
+        if different:
+            raise WordsError(
+                f"{self.folder}: holds the results of another job (its {' and '.join(different)} differ); "
+                "name another folder after -o"
+            )
+
+
+def items(ids: Any, root: Path) -> Iterator[Item]:
+    """Items one by one from a column of ids (any iterable, arrow's included), relative ones under ``root``."""
+    for value in ids:
+        name = value if isinstance(value, str) else value.as_py()
+        yield Item(name, root / name)

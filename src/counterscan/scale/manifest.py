@@ -1,0 +1,55 @@
+"""The ``path`` column of a manifest: CSV, Parquet or JSON lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from counterscan.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SHOWN = 5
+
+
+def read_paths(manifest: Path) -> pa.Array:
+    """The paths as written, each once, in order. ``DataError`` names the file and every row without one."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    table = _table(manifest)
+    if "path" not in table.column_names:
+        known = ", ".join(table.column_names) or "none"
+        raise DataError(f"{manifest}: has no column 'path' (its columns: {known})")
+    paths = pc.utf8_trim_whitespace(table["path"].cast(pa.string())).combine_chunks()
+    empty = pc.fill_null(pc.equal(paths, ""), True)
+    if pc.any(empty).as_py():
+        rows = [i + 1 for i, bad in enumerate(empty.to_pylist()) if bad]
+        shown = ", ".join(map(str, rows[:SHOWN])) + (" and more" if len(rows) > SHOWN else "")
+        raise DataError(f"{manifest}: {len(rows)} rows have an empty 'path' (rows {shown}); fill or remove them")
+    return paths.unique()
+
+
+def _table(manifest: Path) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.json
+    import pyarrow.parquet as pq
+
+    text = pa.csv.ConvertOptions(
+        include_columns=["path"], column_types={"path": pa.string()}, strings_can_be_null=False
+    )
+    try:
+        if manifest.suffix == ".parquet":
+            return pq.read_table(manifest)
+        if manifest.suffix in (".jsonl", ".ndjson"):
+            return pa.json.read_json(manifest)
+        if manifest.suffix in (".csv", ".tsv"):
+            parse = pa.csv.ParseOptions(delimiter="\t" if manifest.suffix == ".tsv" else ",", newlines_in_values=True)
+            return pa.csv.read_csv(manifest, parse_options=parse, convert_options=text)
+    except FileNotFoundError:
+        raise DataError(f"{manifest}: no such file") from None
+    except (KeyError, OSError, ValueError) as error:
+        raise DataError(f"{manifest}: not a readable manifest ({' '.join(str(error).split())[:200]})") from error
+    raise DataError(f"{manifest}: a manifest is a .csv, .tsv, .parquet or .jsonl file with a column 'path'")

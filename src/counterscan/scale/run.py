@@ -1,0 +1,153 @@
+"""``batch``: one edit on every image of a manifest. Run again, it does only what is missing or failed."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from counterscan.scale.job import Item, Job, items
+from counterscan.scale.ledger import DONE, FAILED, Ledger, Row, only_writer
+from counterscan.scale.manifest import read_paths
+from counterscan.scale.stages import DRAFTS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from counterscan.backbones.base import Backbone
+    from counterscan.methods import Method, Progress
+
+WORKERS = 2
+SHOWN = 20
+
+
+def batch(
+    manifest: str | Path,
+    folder: str | Path,
+    *,
+    method: str | Method | None = None,
+    model: str = "chest-nih",
+    device: str = "cpu",
+    seed: int = 0,
+    batch_size: int = 4,
+    workers: int | None = None,
+    ray: str | None = None,
+    offline: bool = False,
+    progress: Progress | None = None,
+    **words: Any,
+) -> dict[str, Any]:
+    """Edit every image of ``manifest`` (.csv, .tsv, .parquet or .jsonl with a column ``path``) into ``folder``.
+
+    ``words`` are those of ``counterscan.edit``: ``remove``, ``add``, ``source``, ``target``, ``instruct``, ``region``,
+    ``mask``, ``keep``. Every item has a seed of its own, from its path in the manifest and ``seed``, so its result depends
+    neither on the others nor on ``workers``: threads that read and as many that write here, model actors with ``ray``
+    (``"local"`` or a cluster's address). ``progress(done, total)`` counts the items still to be done.
+
+    Returns ``items`` in the manifest, of these ``done``, ``failed`` and ``skipped`` (done before); ``seconds`` and
+    ``images_per_second`` of this run without its start; ``model``, ``fingerprint``, ``ledger`` (a folder of Parquet
+    parts, relative to ``folder``) and the first ``failures``. Items that cannot be done are recorded with the reason and
+    raise nothing.
+
+    Raises:
+        WordsError: the words are wrong, or ``folder`` holds another job's results.
+        DataError: the manifest is unusable, or another run is writing to ``folder``.
+        WorkError: the disk is full or may not be written; every finished item is kept.
+    """
+    from counterscan.backbones import load
+
+    manifest = Path(manifest)
+    paths = read_paths(manifest)
+    backbone = load(model, device="cpu" if ray else device, offline=offline)
+    job = _job(backbone, words, method, model, Path(folder).absolute(), device, seed, batch_size, offline)
+    with only_writer(job.folder):
+        job.claim()
+        shutil.rmtree(job.folder / DRAFTS, ignore_errors=True)  # of runs that were killed
+        ledger = Ledger(job.folder)
+        todo = _missing(paths, ledger.settle(), job.folder)
+        began = time.perf_counter()
+        work = items(todo, manifest.absolute().parent)
+        for count, _ in enumerate(_rows(job, backbone, work, ledger.add, workers, ray), 1):
+            if progress is not None:
+                progress(count, len(todo))
+        seconds = time.perf_counter() - began
+        shutil.rmtree(job.folder / DRAFTS, ignore_errors=True)
+        table = ledger.settle()
+    facts = {"model": backbone.card.name, "fingerprint": job.fingerprint, "ledger": ledger.folder.name}
+    return _summary(paths, table, len(todo), seconds) | facts
+
+
+def _job(
+    backbone: Backbone,
+    words: dict[str, Any],
+    method: str | Method | None,
+    model: str,
+    folder: Path,
+    device: str,
+    seed: int,
+    batch_size: int,
+    offline: bool,
+) -> Job:
+    from dataclasses import replace
+
+    from counterscan import methods
+    from counterscan.editing import read_mask
+    from counterscan.language import resolve
+
+    mask = words.pop("mask", None)
+    request = resolve(**words, card=backbone.card)
+    if mask is not None:
+        request = replace(request, mask=read_mask(mask))
+    if method is None or isinstance(method, str):
+        method = methods.get(method or backbone.card.default_method)
+    return Job(request, method, str(model), backbone.fingerprint, folder, device, seed, batch_size, offline)
+
+
+def _rows(
+    job: Job,
+    backbone: Backbone,
+    work: Iterator[Item],
+    record: Callable[[Row], None],
+    workers: int | None,
+    ray: str | None,
+) -> Iterator[Row]:
+    if ray is None:
+        from counterscan.scale.local import stream
+
+        yield from stream(job, backbone, work, workers=workers or WORKERS, record=record)
+    else:
+        from counterscan.scale.ray import stream as distributed
+
+        yield from distributed(job, work, address=ray, workers=workers, record=record)
+
+
+def _missing(paths: pa.Array, table: pa.Table, folder: Path) -> pa.Array:
+    """The paths without a row that says done and all of whose files are there."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    table = table.filter(pc.equal(table["status"], DONE)).select(["item", "files"])
+    whole = [
+        all((folder / name).is_file() for name in files)
+        for part in table["files"].chunks
+        for files in (value.as_py() for value in part)
+    ]
+    done = table["item"].filter(pa.array(whole, pa.bool_()))
+    return paths.filter(pc.invert(pc.is_in(paths, value_set=done)))
+
+
+def _summary(paths: pa.Array, table: pa.Table, attempted: int, seconds: float) -> dict[str, Any]:
+    import pyarrow.compute as pc
+
+    table = table.filter(pc.is_in(table["item"], value_set=paths))  # the manifest may have been longer once
+    bad = table.filter(pc.equal(table["status"], FAILED)).select(["item", "reason"])
+    return {
+        "items": len(paths),
+        "done": table.num_rows - bad.num_rows,
+        "failed": bad.num_rows,
+        "skipped": len(paths) - attempted,
+        "seconds": round(seconds, 3),
+        "images_per_second": round(attempted / seconds, 3),
+        "failures": bad.slice(0, SHOWN).to_pylist(),
+    }

@@ -1,0 +1,206 @@
+"""The three stages of an item, as functions of the job and the item alone: ``load``, ``change``, ``finish``.
+
+A failure is a ``Row`` too and passes the later stages untouched. Bad items are never fatal; a full disk is.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from counterscan.errors import CounterscanError, WorkError
+from counterscan.scale.job import Item, Job
+from counterscan.scale.ledger import DONE, FAILED, Row
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from counterscan.backbones.base import Backbone
+    from counterscan.imaging import Picture, Placement
+    from counterscan.result import Counterfactual
+
+DRAFTS = ".drafts"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A decoded item: the picture, and as the model takes it, ``square`` (S, S[, 3]) and ``tensor`` (C, S, S)."""
+
+    item: Item
+    picture: Picture
+    square: np.ndarray
+    placement: Placement
+    tensor: Tensor
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Changed:
+    """A loaded item and what the model made of it: both tensors (C, S, S) on the CPU."""
+
+    loaded: Loaded
+    reconstruction: Tensor
+    edited: Tensor
+    evaluations: int
+    seconds: float
+
+
+def load(job: Job, resolution: int, channels: int, item: Item) -> Loaded | Row:
+    """Read an item and fit it to the model."""
+    from counterscan.editing import allowed_area, to_tensor
+    from counterscan.imaging import fit, read
+
+    began = time.perf_counter()
+    try:
+        picture = read(item.path)
+        unit = picture.unit()
+        allowed_area(
+            job.edit, (unit.shape[0], unit.shape[1])
+        )  # refuse what the mask does not fit before it costs anything
+        square, placement = fit(unit, resolution)
+        tensor = to_tensor(square, channels)
+    except Exception as error:  # whatever is wrong with this image, the others are still to be done
+        return failure(item, error, time.perf_counter() - began)
+    return Loaded(item, picture, square, placement, tensor, time.perf_counter() - began)
+
+
+def change(job: Job, backbone: Backbone, group: Sequence[Loaded]) -> list[Changed | Row]:
+    """Edit up to ``batch_size`` items at once. Where that fails each is tried alone, so that only the guilty one fails."""
+    began = time.perf_counter()
+    try:
+        edited, reconstruction, evaluations = _through_model(job, backbone, group)
+    except Exception as error:
+        if len(group) == 1:
+            return [failure(group[0].item, error, group[0].seconds + time.perf_counter() - began)]
+        return [part for one in group for part in change(job, backbone, [one])]
+    seconds = (time.perf_counter() - began) / len(group)
+    return [
+        Changed(one, reconstruction[i], edited[i], evaluations, seconds) for i, one in enumerate(group)
+    ]  # rows beyond the group are padding
+
+
+def _through_model(job: Job, backbone: Backbone, group: Sequence[Loaded]) -> tuple[Tensor, Tensor, int]:
+    """The edited and the reconstructed images, and evaluations an image. A short group is filled up with its last item."""
+    import torch
+
+    full = [*group, *[group[-1]] * (job.batch_size - len(group))]
+    spent = backbone.evaluations
+    images = torch.stack([one.tensor for one in full]).to(backbone.device)
+    generators = [torch.Generator().manual_seed(one.item.seed(job.seed)) for one in full]
+    edited = job.method(backbone, images, job.edit, generator=generators)
+    reconstruction = backbone.decode(backbone.encode(images))
+    return edited.cpu(), reconstruction.cpu(), (backbone.evaluations - spent) // len(full)
+
+
+def finish(job: Job, model: str, record: Callable[[Row], None], part: Changed | Row) -> Row:
+    """Composite, save and hash an item, and record what became of it."""
+    row = part
+    if isinstance(part, Changed):
+        began = time.perf_counter()
+        item, spent = part.loaded.item, part.loaded.seconds + part.seconds
+        try:
+            result = _counterfactual(job, model, part)
+            files = _save(job, item, result)
+        except Exception as error:
+            if _no_room(error):
+                raise WorkError(f"{job.folder}: cannot be written; make room and run the same command again") from error
+            row = failure(item, error, spent + time.perf_counter() - began)
+        else:
+            row = _done(part, result, files, time.perf_counter() - began)
+    assert isinstance(row, Row)
+    record(row)
+    return row
+
+
+def failure(item: Item, error: BaseException, seconds: float = 0.0) -> Row:
+    """The row of an item that could not be done, with the reason in one line."""
+    text = str(error) if isinstance(error, CounterscanError | OSError) else f"{type(error).__name__}: {error}"
+    return Row(item.id, str(item.path), FAILED, " ".join(text.split()), seconds)
+
+
+def _counterfactual(job: Job, model: str, part: Changed) -> Counterfactual:
+    from counterscan.editing import _native_change, _result, to_array
+
+    one, request = part.loaded, job.edit
+    grey = one.square.ndim == 2
+    reconstruction, edited = to_array(part.reconstruction, grey), to_array(part.edited, grey)
+    change, weight = _native_change(one.picture, one.square, reconstruction, edited, one.placement, request)
+    named = _Named(_Card(model), job.fingerprint)
+    # seconds = 0: how long it took is in the ledger, so that the files depend on nothing but item and job
+    facts: tuple[Any, ...] = (request, job.method, named, one.item.seed(job.seed), part.evaluations, 0.0)
+    return _result(one.picture, change, weight, *facts)
+
+
+@dataclass(frozen=True)
+class _Card:
+    name: str
+
+
+@dataclass(frozen=True)
+class _Named:
+    """What a result asks of its model: its name and fingerprint. Writers hold no model."""
+
+    card: _Card
+    fingerprint: str
+
+
+def _save(job: Job, item: Item, result: Counterfactual) -> dict[str, tuple[str, int]]:
+    """Write an item's files aside and move them in, the record last. File → (sha256, bytes)."""
+    drafts = job.folder / DRAFTS
+    drafts.mkdir(parents=True, exist_ok=True)
+    stage = Path(mkdtemp(dir=drafts))
+    try:
+        names = [*result.save(stage, item.stem).values()]
+        names += sorted(path.name for path in stage.iterdir() if path.name not in names)  # the record
+        goal = job.folder / item.place
+        goal.mkdir(parents=True, exist_ok=True)
+        files = {}
+        for name in names:
+            with (stage / name).open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            files[f"{item.place}/{name}"] = digest, (stage / name).stat().st_size
+            os.replace(stage / name, goal / name)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+    return files
+
+
+def _done(part: Changed, result: Counterfactual, files: dict[str, tuple[str, int]], writing: float) -> Row:
+    one = part.loaded
+    size = np.abs(result.difference[result.mask]) if result.mask.any() else np.zeros(1, np.float32)
+    return Row(
+        one.item.id,
+        str(one.item.path),
+        DONE,
+        seconds=one.seconds + part.seconds + writing,
+        reading=one.seconds,
+        model=part.seconds,
+        writing=writing,
+        seed=result.seed,
+        evaluations=part.evaluations,
+        changed=float(result.mask.mean()),
+        mean_change=float(size.mean()),
+        largest_change=float(size.max()),
+        files=list(files),
+        sha256=[digest for digest, _ in files.values()],
+        bytes=sum(size for _, size in files.values()),
+    )
+
+
+def _no_room(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            return True
+        error = error.__cause__
+    return False
