@@ -20,7 +20,7 @@ from PIL import Image
 
 from counterscan import edit, generate, load
 from counterscan.robustness.classifier import Classifier
-from counterscan.training.chest import NIH_NAMES, nih_table
+from counterscan.training.radiographs import NIH_NAMES, nih_table
 
 ASKED = (
     ("Support_Devices", "remove"),

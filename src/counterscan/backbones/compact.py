@@ -156,6 +156,7 @@ def _text(vocabulary: int, hidden: int, layers: int, heads: int, max_length: int
         num_attention_heads=heads,
         intermediate_size=4 * hidden,
         max_position_embeddings=max_length,
+        initializer_range=0.1,  # BERT's 0.02 is for wide layers: a narrow encoder then takes its words for one another
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
         pad_token_id=0,

@@ -20,8 +20,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,31 +31,18 @@ from numpy.typing import NDArray
 
 from counterscan.training import autoencoder, denoiser
 from counterscan.training.captions import DEVICES, Row, vocabulary
+from counterscan.training.radiographs import (
+    NIH_NAMES,
+    NIH_TEMPLATE,
+    PASTED,
+    TB_TEMPLATE,
+    nih_images,
+    nih_row,
+    nih_table,
+    paste,
+)
+from counterscan.training.world_set import WORLD_TEMPLATE, draw, world_rows
 
-WORLD_TEMPLATE, NIH_TEMPLATE, TB_TEMPLATE = "world chest radiograph", "nih chest radiograph", "tb chest radiograph"
-Fact = tuple[str, str | None, str | None, str | None]
-NIH_NAMES = {
-    "Effusion": "pleural effusion",
-    "Edema": "pulmonary edema",
-    "Nodule": "lung nodule",
-    "Pleural_Thickening": "pleural thickening",
-    "Support_Devices": "support devices",
-} | {
-    name: name.lower()
-    for name in (
-        "Atelectasis",
-        "Cardiomegaly",
-        "Consolidation",
-        "Emphysema",
-        "Fibrosis",
-        "Hernia",
-        "Infiltration",
-        "Mass",
-        "Pneumonia",
-        "Pneumothorax",
-    )
-}
-PASTED = (*DEVICES, *DEVICES, "pleural effusion", "consolidation", "lung nodule", "atelectasis")
 WORDS: tuple[str, ...] = (
     "left",
     "right",
@@ -72,124 +58,6 @@ WORDS: tuple[str, ...] = (
     "radiograph",
 )
 WORDS += ("world", "nih", "montgomery", "shenzhen", "tb", "tuberculosis", "pa", "ap", "male", "female", "128")
-
-
-def draw(work: Path, count: int, part: int, first: int, twins: int, size: int = 256) -> None:
-    """Draw ``count`` patients of the world (seeds from ``first``), each with exact counterfactuals, into ``world<part>``.
-
-    A twin differs from the first image of its patient by one finding: half of the twins lose one, half gain one.
-    """
-    from counterscan.worlds import chest
-
-    images = np.empty((count * (1 + twins), size, size), np.uint8)
-    rows: list[dict[str, Any]] = []
-    for seed in range(first, first + count):
-        rng = np.random.default_rng([seed, 4])
-        case = chest.sample(seed, size=size)
-        gained = [str(f) for f in rng.permutation([f for f in chest.FINDINGS if f not in case.findings])]
-        lost = [str(f) for f in rng.permutation(list(case.findings))]
-        order = [*lost[: int(rng.integers(1, 3))], *gained][:twins]
-        for member in (case, *(chest.intervene(case, {name: name not in case.findings}) for name in order)):
-            images[len(rows)] = (member.image * 255 + 0.5).astype(np.uint8)
-            found = [(n, p.side, p.place, chest.severity_word(n, p.severity)) for n, p in member.findings.items()]
-            rows.append({"patient": seed, "view": case.view, "sex": case.sex, "findings": found})
-    np.save(work / f"world{part}.npy", images)
-    (work / f"world{part}.json").write_text(json.dumps(rows))
-
-
-def world_rows(work: Path, part: int) -> tuple[list[Row], NDArray[np.int64]]:
-    """Everything is known of a world case: what is not present is absent. Also the patients' numbers."""
-    from counterscan.worlds.chest import FINDINGS
-
-    rows: list[Row] = []
-    facts = json.loads((work / f"world{part}.json").read_text())
-    for fact in facts:
-        present = tuple((str(n), s, p, g) for n, s, p, g in fact["findings"])
-        names = {n for n, *_ in present}
-        rows.append(
-            Row(WORLD_TEMPLATE, present, tuple(f for f in FINDINGS if f not in names), fact["view"], fact["sex"])
-        )
-    patients = np.array([fact["patient"] for fact in facts])
-    return rows, np.where(np.isin(patients, patients[1:][np.diff(patients) == 0]), patients, -1)
-
-
-def nih_table(folder: Path, split: str) -> list[dict[str, str]]:
-    """The metadata rows of one split (``"train"`` also takes ``"val"``)."""
-    with (folder / "metadata.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [row for row in rows if (row["split"] == "test") == (split == "test")]
-
-
-def nih_row(fact: dict[str, str], template: str) -> Row:
-    """A label of 1 is present, 0 absent, -1 or nothing unknown and never mentioned."""
-    value = {name: fact.get(column, "") for column, name in NIH_NAMES.items()}
-    present = tuple((name, None, None, None) for name, v in value.items() if v in ("1", "1.0"))
-    absent = [name for name, v in value.items() if v in ("0", "0.0")]
-    if "support devices" in absent:  # then none of them is there, and "no support devices" follows from that
-        absent = [name for name in absent if name != "support devices"] + list(DEVICES)
-    return Row(
-        template,
-        present,
-        tuple(absent),
-        fact.get("view") or None,
-        {"M": "male", "F": "female"}.get(fact.get("sex", "")),
-    )
-
-
-def paste(
-    work: Path, images: NDArray[np.uint8], rows: Sequence[Row], count: int, seed: int
-) -> tuple[NDArray[np.uint8], list[Row]]:
-    """Real images with findings of the world laid over them: ``count`` pairs (with, without), one after the other.
-
-    What a finding of :data:`PASTED` changes in a world case, its exact counterfactual difference, is added to a real
-    radiograph. Nobody would take the result for a real finding's anatomy everywhere; but the image WITHOUT it is a
-    real radiograph, and that is the target that removal learns.
-    """
-    rng, library = np.random.default_rng(seed), _differences(work)
-    out, told = np.empty((2 * count, *images.shape[1:]), np.uint8), []
-    for k in range(count):
-        i = int(rng.integers(len(images)))
-        x, row = images[i].astype(np.float32), rows[i]
-        names = [name for name in PASTED if all(name != n for n, *_ in row.present)]
-        chosen = [str(n) for n in rng.choice(names, int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15])), replace=False)]
-        for name in chosen:
-            with_, without, fact = library[name][int(rng.integers(len(library[name])))]
-            change = np.load(work / f"world{with_[0]}.npy", mmap_mode="r")
-            delta = change[with_[1]].astype(np.float32) - change[without[1]]
-            x = x + rng.uniform(0.75, 1.15) * np.where(np.abs(delta) > 2, delta, 0)
-            row = replace(row, present=(*row.present, fact), absent=tuple(n for n in row.absent if n != name))
-        out[2 * k], out[2 * k + 1] = np.clip(x + 0.5, 0, 255).astype(np.uint8), images[i]
-        told += [row, rows[i]]
-    return out, told
-
-
-def _differences(work: Path) -> dict[str, list[tuple[tuple[int, int], tuple[int, int], Fact]]]:
-    """Finding -> (part, row) of an image with it, of its twin without it, and the finding's attributes."""
-    out: dict[str, list[tuple[tuple[int, int], tuple[int, int], Fact]]] = {name: [] for name in PASTED}
-    for path in sorted(work.glob("world?.json")):
-        part = int(path.stem[5:])
-        rows, patients = world_rows(work, part)
-        first = 0
-        for i in range(1, len(rows)):
-            if patients[i] < 0 or patients[i] != patients[first]:
-                first = i
-                continue
-            changed = set(rows[i].present) ^ set(rows[first].present)
-            if len(changed) == 1 and (fact := changed.pop())[0] in out:
-                pair = (part, i), (part, first)
-                out[fact[0]].append((*(pair if fact in rows[i].present else pair[::-1]), fact))
-    return out
-
-
-def nih_images(folder: Path, table: Sequence[dict[str, str]], size: int = 256) -> NDArray[np.uint8]:
-    """Grey images (N, size, size)."""
-    from PIL import Image
-
-    out = np.empty((len(table), size, size), np.uint8)
-    for i, row in enumerate(table):
-        name = row["file"] if "/" in row["file"] else f"images/{row['file']}"
-        out[i] = np.asarray(Image.open(folder / name).convert("L").resize((size, size), Image.Resampling.LANCZOS))
-    return out
 
 
 @torch.no_grad()
@@ -283,6 +151,8 @@ def main() -> None:
     parser.add_argument("--twins", type=int, default=0, help="counterfactuals a patient")
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--word-steps", type=int, default=0, help="steps that teach the text encoder its words first")
+    parser.add_argument("--new-words", action="store_true", help="draw the text encoder of --start anew, in place")
     parser.add_argument("--rate", type=float, default=6e-4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--width", type=int, default=32, help="channels of the autoencoder")
@@ -337,12 +207,35 @@ def _world(o: argparse.Namespace) -> None:
     )  # fmt: skip
     if not o.start:
         _install_vae(vae, start, scale)
+    elif o.new_words:
+        _renew_words(start, o.seed)
     corpus = denoiser.Corpus(latents * np.float16(scale), rows, np.ones(len(rows)), patients)
-    settings = denoiser.DenoiserSettings(steps=o.steps, batch=o.batch, rate=o.rate, seed=o.seed)
+    settings = denoiser.DenoiserSettings(
+        steps=o.steps, batch=o.batch, rate=o.rate, seed=o.seed, word_steps=o.word_steps
+    )
     card = {
         "training": {"data": f"{len(rows)} cases of the chest world", "command": " ".join(sys.argv[1:]), "seed": o.seed}
     }
     train(start, o.out, corpus, settings, card)
+
+
+def _renew_words(folder: Path, seed: int) -> None:
+    """Draw text encoder and pool of a pipeline folder anew, the denoiser's other weights staying as they are."""
+    from diffusers.models.embeddings import TextTimeEmbedding
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers import BertConfig, BertModel
+
+    from counterscan.backbones.compact import seeded
+
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet")
+    config = BertConfig.from_pretrained(folder / "text_encoder")
+    with seeded(seed):
+        BertModel(config, add_pooling_layer=False).save_pretrained(folder / "text_encoder")
+        width = unet.config.cross_attention_dim
+        unet.add_embedding = TextTimeEmbedding(
+            width, unet.time_embedding.linear_2.out_features, unet.config.addition_embed_type_num_heads
+        )
+    unet.save_pretrained(folder / "unet")
 
 
 def _install_vae(vae: Any, folder: Path, scale: float) -> None:

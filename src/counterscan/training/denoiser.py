@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from counterscan.training.autoencoder import cosine
 from counterscan.training.captions import CaptionSettings, Row, caption, twin_caption
+from counterscan.training.words import teach, tokens_of
 
 LEAST_NOISE = 0.35
 
@@ -33,7 +34,8 @@ class DenoiserSettings:
     ``shift`` moves the drawn times towards noise, ``u -> shift u / (1 + (shift - 1) u)`` (Esser et al., 2024): large
     latents keep their layout until very late, and it is there that the prompt decides. The v-prediction error is not
     weighted further: min-SNR weights vanish with the signal-to-noise ratio, and measured here the prompt was then
-    still ignored after 12 000 images. ``twins`` is the share of counterfactual samples (of rows that have a twin).
+    still ignored after 12 000 images. ``word_steps`` teach the text encoder its words first; while the denoiser is trained,
+    reading them back counts ``word_weight``. ``twins`` is the share of counterfactual samples (of rows that have a twin).
     """
 
     steps: int = 3000
@@ -42,7 +44,9 @@ class DenoiserSettings:
     warmup: int = 100
     ema: float = 0.998
     shift: float = 2.5
-    text_rate: float = 2.0
+    text_rate: float = 0.5
+    word_steps: int = 0
+    word_weight: float = 0.05
     seed: int = 0
     twins: float = 0.6
     captions: CaptionSettings = field(default_factory=CaptionSettings)
@@ -148,10 +152,14 @@ def train(
     """Minimise :func:`loss`; ``save(unet, text_encoder)`` receives the averaged weights."""
     rng, generator = np.random.default_rng(settings.seed), torch.Generator().manual_seed(settings.seed)
     parts = nn.ModuleList([unet, text_encoder]).train()
+    reader = teach(
+        text_encoder, unet.add_embedding, tokenizer, corpus.rows, settings.captions,
+        steps=settings.word_steps, seed=settings.seed, log=log,
+    )  # fmt: skip
     average = {name: p.detach().clone() for name, p in parts.named_parameters()}
     groups = [
         {"params": unet.parameters(), "scale": 1.0},
-        {"params": text_encoder.parameters(), "scale": settings.text_rate},
+        {"params": [*text_encoder.parameters(), *reader.parameters()], "scale": settings.text_rate},
     ]
     optimiser = torch.optim.AdamW(groups, lr=settings.rate, weight_decay=1e-2, betas=(0.9, 0.98))
     start, running = time.monotonic(), 0.0
@@ -159,20 +167,15 @@ def train(
         for group in optimiser.param_groups:
             group["lr"] = group["scale"] * settings.rate * cosine(step, settings.steps, settings.warmup)
         batch = draw(corpus, settings, rng)
-        tokens = tokenizer(
-            batch.captions,
-            padding="max_length",
-            truncation=True,
-            max_length=tokenizer.model_max_length,
-            return_tensors="pt",
-        )
+        ids, mask = tokens_of(tokenizer, batch.captions)
         noise = torch.randn(batch.z.shape, generator=generator)
         t = times(batch, settings.shift, len(alphas_cumprod), generator)
         with torch.autocast("cpu", torch.bfloat16):
-            context = text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask)[0]
+            context = text_encoder(ids, attention_mask=mask)[0]
             value = loss(unet, context, batch, t, noise, alphas_cumprod[t].sqrt())
+            words = reader.loss(context, unet.add_embedding(context), batch.captions)
         optimiser.zero_grad(set_to_none=True)
-        value.backward()
+        (value + settings.word_weight * words).backward()
         nn.utils.clip_grad_norm_(parts.parameters(), 1.0)
         optimiser.step()
         decay = min(settings.ema, (1 + step) / (10 + step))
@@ -181,7 +184,7 @@ def train(
         running = 0.98 * running + 0.02 * value.item() if step else value.item()
         if (step + 1) % 25 == 0:
             pace = settings.batch * (step + 1) / (time.monotonic() - start)
-            log({"step": step + 1, "loss": running, "images_per_second": pace})
+            log({"step": step + 1, "loss": running, "words_loss": words.item(), "images_per_second": pace})
         if (step + 1) % every == 0 or step + 1 == settings.steps:
             _with_average(parts, average, lambda: save(unet, text_encoder))
 

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from counterscan.robustness.classifier import Classifier
 from counterscan.robustness.fit import FitSettings, as_images, fit
 from counterscan.training.captions import Row
-from counterscan.training.chest import NIH_NAMES, nih_images, nih_table, world_rows
+from counterscan.training.radiographs import NIH_NAMES, nih_images, nih_table
+from counterscan.training.world_set import world_rows
 
 TEST_SEED = 700_000_000
 
