@@ -112,23 +112,23 @@ def test_bad_images_are_recorded_and_done_once_repaired(plain, model, tmp_path):
     whole = victim.read_bytes()
     victim.write_bytes(whole[: len(whole) // 2])
     out = tmp_path / "out"
-    summary = batch(manifest, out, model=model, method=_quick(), **WORDS)
+    summary = batch(manifest, out, model=model, method=quick(), **WORDS)
     assert (summary["done"], summary["failed"]) == (99, 1)
     bad = table(out).query("status == 'failed'").iloc[0]
     assert bad["item"] == "images/0/scan 042.png" and "truncated" in bad["reason"] and not len(bad["files"])
     assert summary["failures"] == [{"item": bad["item"], "reason": bad["reason"]}]
     victim.write_bytes(whole)
-    again = batch(manifest, out, model=model, method=_quick(), **WORDS)
+    again = batch(manifest, out, model=model, method=quick(), **WORDS)
     assert (again["done"], again["failed"], again["skipped"]) == (100, 0, 99)
     assert len(table(out)) == 100
 
 
 def test_missing_outputs_are_made_again(model, tmp_path):
     manifest, out = write_images(tmp_path, 5), tmp_path / "out"
-    batch(manifest, out, model=model, method=_quick(), **WORDS)
+    batch(manifest, out, model=model, method=quick(), **WORDS)
     before = outputs(out)
     next((out / "items").rglob("*.mask.png")).unlink()
-    assert batch(manifest, out, model=model, method=_quick(), **WORDS)["skipped"] == 4
+    assert batch(manifest, out, model=model, method=quick(), **WORDS)["skipped"] == 4
     assert outputs(out) == before and len(table(out)) == 5
 
 
@@ -151,7 +151,7 @@ def test_equal_names_do_not_collide():
     assert first.stem != second.stem and first.seed(0) != second.seed(0) != second.seed(1)
 
 
-def _quick():
+def quick():
     from counterscan import methods
 
     return methods.get("ddim", steps=2, depth=1.0)
