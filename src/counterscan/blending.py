@@ -1,8 +1,15 @@
-"""Which part of a model's change goes into the original image, and how it fades out: one rule, as a pure function.
+"""Which part of a model's change goes into the original image, and how it fades out: one rule, as pure functions.
 
-A model gives two decodings: ``reconstruction`` of the image as it is and ``edited``. Both share the autoencoder's
-error, so their difference is the change the edit made. Where that is strong the edit replaces what the original
-holds (also the detail that the autoencoder lost), so there the change is counted from the original itself.
+A model gives two decodings: ``reconstruction`` of the image as it is and ``edited``. Both lack what the autoencoder cannot
+hold, so their difference is the change the edit made, and added to the original it keeps the original's finest detail. But
+where the edit replaced something, that detail belonged to what is gone (the edge of a device, as a ghost), and must go with
+it. How strong the change is tells the two apart::
+
+    change = (edited - reconstruction) + replaced * (reconstruction - original)
+
+``replaced`` rises from 0 to 1 as the change, a little smoothed, rises through :data:`REPLACED`. On exact edits of the chest
+world (the truth through the autoencoder) the mean error inside is 0.067 by this rule, 0.081 by adding differences alone and
+0.075 by taking the decoding alone, which also changes everything outside (benchmarks/blending.py).
 """
 
 from __future__ import annotations
@@ -15,6 +22,8 @@ Array = NDArray[np.float32]
 THRESHOLD = 0.04  # smoothed absolute change, in intensities from 0 to 1, that counts as changed
 SMOOTHING = 1 / 128  # of the image side: how far a pixel looks around before it is called changed
 MARGIN = 1 / 64  # of the image side: how far the changed area is grown
+REPLACED = 0.02, 0.08  # smoothed absolute change from which on, and at which, the original's finest detail goes too
+DETAIL = 1 / 256  # of the image side: the smoothing of that
 FEATHER = 1 / 64  # of the image side: over what distance the change fades out
 SMALLEST = 5e-4  # of the image area: smaller changed areas are noise
 
@@ -35,11 +44,28 @@ def blend(
     mask = changed_area(reconstruction, edited, threshold=threshold)
     if region_mask is not None:
         mask &= region_mask
-    side = max(mask.shape)
-    weight = feather(mask, FEATHER * side, region_mask)
-    inside = weight[..., None] if original.ndim == 3 else weight
-    change = inside * (edited - original) + (1 - inside) * (edited - reconstruction)
+    weight = feather(mask, FEATHER * max(mask.shape), region_mask)
+    share = replaced(reconstruction, edited)
+    share = share[..., None] if original.ndim == 3 else share
+    change = (edited - reconstruction) + share * (reconstruction - original)
     return change.astype(np.float32), weight
+
+
+def replaced(reconstruction: Array, edited: Array) -> Array:
+    """How far the edit put something else in the place of what was there: (H, W) in [0, 1]."""
+    low, high = REPLACED
+    return np.clip((_smoothed(reconstruction, edited, DETAIL) - low) / (high - low), 0, 1).astype(np.float32)
+
+
+def _smoothed(reconstruction: Array, edited: Array, width: float) -> Array:
+    """The absolute difference (H, W), largest over colours, smoothed over ``width`` of the image's side."""
+    from scipy import ndimage
+
+    difference = np.abs(edited - reconstruction)
+    if difference.ndim == 3:
+        difference = difference.max(axis=2)
+    smoothed: Array = ndimage.gaussian_filter(difference, width * max(difference.shape))
+    return smoothed
 
 
 def changed_area(reconstruction: Array, edited: Array, *, threshold: float = THRESHOLD) -> NDArray[np.bool_]:
@@ -48,11 +74,8 @@ def changed_area(reconstruction: Array, edited: Array, *, threshold: float = THR
     """
     from scipy import ndimage
 
-    difference = np.abs(edited - reconstruction)
-    if difference.ndim == 3:
-        difference = difference.max(axis=2)
-    side = max(difference.shape)
-    mask = ndimage.gaussian_filter(difference, SMOOTHING * side) > threshold
+    side = max(edited.shape)
+    mask = _smoothed(reconstruction, edited, SMOOTHING) > threshold
     labels, count = ndimage.label(mask)
     if count:
         sizes = np.bincount(labels.ravel())

@@ -44,9 +44,9 @@ class DenoiserSettings:
     warmup: int = 100
     ema: float = 0.998
     shift: float = 2.5
-    text_rate: float = 0.5
+    text_rate: float = 0.15
     word_steps: int = 0
-    word_weight: float = 0.05
+    word_weight: float = 1.0
     seed: int = 0
     twins: float = 0.6
     captions: CaptionSettings = field(default_factory=CaptionSettings)

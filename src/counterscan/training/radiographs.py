@@ -36,7 +36,8 @@ NIH_NAMES = {
         "Pneumothorax",
     )
 }
-PASTED = (*DEVICES, *DEVICES, "pleural effusion", "consolidation", "lung nodule", "atelectasis")
+# no effusion: laid over another chest it looks like none
+PASTED = (*DEVICES, *DEVICES, "consolidation", "lung nodule", "atelectasis")
 
 
 def nih_table(folder: Path, split: str) -> list[dict[str, str]]:
