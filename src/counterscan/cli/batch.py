@@ -30,7 +30,7 @@ def batch(
     model: Annotated[str, typer.Option(help="A built-in name, a folder or a hub id.")] = "chest-nih",
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Equal seeds give equal results.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Images that go through the model at once.")] = 4,
-    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="Where the model runs: cpu, openvino (a faster cpu) or cuda.")] = "cpu",
     ray: Annotated[str | None, typer.Option(help="Run on Ray: 'local' or a cluster's address.")] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads that read and write; with --ray, copies of the model.")

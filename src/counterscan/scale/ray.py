@@ -29,10 +29,10 @@ class Worker:
     """One copy of the model, wherever Ray puts it."""
 
     def __init__(self, job: Job) -> None:
-        from counterscan.backbones import load
+        from counterscan.scale.openvino import open_backbone
 
         self.job = job
-        self.backbone = load(job.model, device=job.device, offline=job.offline)
+        self.backbone = open_backbone(job.model, job.device, offline=job.offline)
         if self.backbone.fingerprint != job.fingerprint:
             raise WorkError(f"{job.model}: has other weights on this worker than where the run was started")
 
@@ -49,12 +49,12 @@ def placement(nodes: Sequence[Mapping[str, float]], workers: int | None, device:
     Without a number there is one worker a GPU, or on the CPU one for every four cores. More workers than GPUs share
     them in equal fractions.
     """
-    if device != "cpu":
+    if device.startswith("cuda"):
         nodes = [node for node in nodes if node.get("GPU", 0) >= 1]
         if not nodes:
             raise WorkError(f"no GPU in the Ray cluster for the device {device!r}; leave --device out to use its CPUs")
     cpus, gpus = [node.get("CPU", 0) for node in nodes], [node.get("GPU", 0) for node in nodes]
-    if device == "cpu":
+    if not device.startswith("cuda"):
         count = workers or int(max(1, sum(cpus) // CORES))
         return count, _share(cpus, count), 0.0
     count = workers or int(sum(gpus))

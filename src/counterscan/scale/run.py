@@ -55,11 +55,11 @@ def batch(
         DataError: the manifest is unusable, or another run is writing to ``folder``.
         WorkError: the disk is full or may not be written; every finished item is kept.
     """
-    from counterscan.backbones import load
+    from counterscan.scale.openvino import open_backbone
 
     manifest = Path(manifest)
     paths = read_paths(manifest)
-    backbone = load(model, device="cpu" if ray else device, offline=offline)
+    backbone = open_backbone(model, "cpu" if ray else device, offline=offline)
     job = _job(backbone, words, method, model, Path(folder).absolute(), device, seed, batch_size, offline)
     with only_writer(job.folder):
         job.claim()

@@ -1,0 +1,72 @@
+"""OpenVINO beside eager torch on the CPU: error and speed of one network evaluation and of an edit.
+
+    python benchmarks/openvino_speed.py --model chest-nih
+
+The two take turns and the fastest of the rounds counts, because other work on the machine only ever adds time. Prints one
+JSON object: ``seconds`` of each, their ``ratio`` (eager / OpenVINO), and the largest absolute difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from counterscan import load
+from counterscan.scale.openvino import OpenVino
+
+
+def turns(first: Callable[[], Any], second: Callable[[], Any], rounds: int) -> dict[str, float]:
+    """The fastest of the rounds of each, in wall and in processor seconds, after one of each unmeasured."""
+    first(), second()
+    times: list[list[tuple[float, float]]] = [[], []]
+    for _ in range(rounds):
+        for work, spent in zip((first, second), times, strict=True):
+            wall, processor = time.perf_counter(), time.process_time()
+            work()
+            spent.append((time.perf_counter() - wall, time.process_time() - processor))
+    (a, a_cpu), (b, b_cpu) = ((min(s[0] for s in spent), min(s[1] for s in spent)) for spent in times)
+    return {
+        "eager": a,
+        "openvino": b,
+        "ratio": a / b,
+        "eager_cpu": a_cpu,
+        "openvino_cpu": b_cpu,
+        "ratio_cpu": a_cpu / b_cpu,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="chest-nih")
+    parser.add_argument("--rows", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    eager = load(arguments.model)
+    fast = OpenVino(eager)
+    rows, generator = arguments.rows, torch.Generator().manual_seed(0)
+    z = torch.randn(rows, *eager.latent_shape, generator=generator)
+    image = torch.rand(rows, eager.channels, eager.resolution, eager.resolution, generator=generator)
+    condition = eager.embed([f"{eager.card.template}."]).repeat(rows)
+    report: dict[str, Any] = {"model": arguments.model, "rows": rows, "threads": torch.get_num_threads()}
+    began = time.perf_counter()
+    with torch.no_grad():
+        fast.predict(z, 500, condition), fast.encode(image), fast.decode(z)
+        report["seconds_to_compile"] = time.perf_counter() - began
+        for name, work in {
+            "predict": lambda b: b.predict(z, 500, condition).noise,
+            "encode": lambda b: b.encode(image),
+            "decode": lambda b: b.decode(z),
+        }.items():
+            error = float((work(eager) - work(fast)).abs().max())
+            seconds = turns(lambda w=work: w(eager), lambda w=work: w(fast), arguments.rounds)
+            report[name] = {"error": error, **seconds}
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()
