@@ -29,7 +29,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/chest_edits.py
+	$(BIN)/counterscan bench -n 16 -o benchmarks/results/bench
 
 docs: $(STAMP)
 	$(PIP) install -q --no-build-isolation -e ".[docs]"
