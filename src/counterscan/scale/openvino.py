@@ -29,18 +29,19 @@ SETTINGS = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}  #
 class OpenVino:
     """A ``Backbone`` that computes with OpenVINO what ``inner``, a backbone on the CPU, computes with torch.
 
-    A call is traced when it is first made, which takes seconds, and compiled once for every number of rows. Prompts are embedded by ``inner``.
+    A call is traced and compiled when it is first made, which takes seconds, once a process. Prompts are embedded by
+    ``inner``.
+
     Raises ``ModelError`` when OpenVINO is not installed, or ``inner`` is not float32 on the CPU.
     """
 
     def __init__(self, inner: Backbone) -> None:
-        _library()
+        self._core = _library().Core()
         if inner.device.type != "cpu" or inner.dtype != torch.float32:
             raise ModelError(
                 f"{inner.card.name}: OpenVINO takes float32 on the CPU, not {inner.dtype} on {inner.device}"
             )
         self._inner = inner
-        self._graphs: dict[Any, Any] = {}
         self._compiled: dict[Any, Any] = {}
         self.family: str = inner.family
         self.card: Card = inner.card
@@ -110,13 +111,15 @@ class OpenVino:
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
             raise ModelError(f"{self.card.name}: the method needs gradients, OpenVINO has none; use the device cpu")
         key = name, tuple((tensor.dtype, tensor.shape[1:]) for tensor in inputs)
-        if key not in self._graphs:
-            self._graphs[key] = _trace(function, inputs)
-        rows = key, inputs[0].shape[0]
-        if rows not in self._compiled:  # for this very number of rows, which is faster than for any
-            self._compiled[rows] = _compile(self._graphs[key], inputs)
-        outputs = self._compiled[rows].infer([tensor.detach().contiguous().numpy() for tensor in inputs])
+        if key not in self._compiled:
+            self._compiled[key] = self._compile(function, inputs)
+        outputs = self._compiled[key]([tensor.detach().contiguous().numpy() for tensor in inputs])
         return [torch.from_numpy(outputs[i].copy()) for i in range(len(outputs))]
+
+    def _compile(self, function: Callable[..., Any], inputs: Sequence[Tensor]) -> Any:
+        """The function for any number of rows. Fixed numbers would be a little faster, but OpenVINO 2026.4 crashes on them."""
+        settings = {**SETTINGS, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        return self._core.compile_model(_trace(function, inputs), "CPU", settings)
 
 
 def open_backbone(model: str | Path, device: str = "cpu", *, offline: bool = False) -> Backbone:
@@ -155,14 +158,6 @@ def _trace(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Any:
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # rows stay free, all else is constant on purpose
         warnings.simplefilter("ignore", DeprecationWarning)  # OpenVINO's own way to trace
         return openvino.convert_model(_Traced(function), example_input=example, input=shapes)
-
-
-def _compile(graph: Any, inputs: Sequence[Tensor]) -> Any:
-    """A request that runs the graph on inputs of exactly these shapes."""
-    fixed = graph.clone()
-    fixed.reshape({i: list(tensor.shape) for i, tensor in enumerate(inputs)})
-    settings = {**SETTINGS, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    return _library().Core().compile_model(fixed, "CPU", settings).create_infer_request()
 
 
 def _library() -> Any:
