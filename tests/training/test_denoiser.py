@@ -7,7 +7,17 @@ import pytest
 import torch
 
 from counterscan.training.captions import Row
-from counterscan.training.denoiser import Batch, Corpus, DenoiserSettings, change_weight, draw, loss, times
+from counterscan.training.denoiser import (
+    Batch,
+    Corpus,
+    DenoiserSettings,
+    change_weight,
+    draw,
+    draw_crops,
+    loss,
+    removals,
+    times,
+)
 
 ROWS = [Row("chest", (("pacemaker", "left", None, None),), ()), Row("chest", (), ("pacemaker",)), Row("chest", (), ())]
 
@@ -74,3 +84,17 @@ def test_times_cover_the_chain_and_only_plain_samples_lean_to_noise():
     assert 480 < twins.float().mean() < 520
     assert twins.min() < 16
     assert twins.max() > 983
+
+
+def test_crops_hold_what_is_removed_and_say_so():
+    rng = np.random.default_rng(0)
+    latents = np.zeros((3, 1, 16, 16), np.float16)
+    latents[0, :, 10:12, 3:5] = 1
+    corpus = Corpus(latents, ROWS, np.ones(3), np.array([7, 7, -1]))
+    pairs = removals(corpus)
+    assert pairs[0].tolist() == [[0, 1]]
+    batch = draw_crops(corpus, pairs, DenoiserSettings(batch=8), rng)
+    assert batch.z.shape == (16, 1, 8, 8)
+    assert (batch.z.amax((1, 2, 3)) == 1).all()
+    assert (batch.target == 0).all()
+    assert all("no pacemaker" in text or "no support devices" in text for text in batch.captions)

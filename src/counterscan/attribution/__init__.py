@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from counterscan.attribution.difference import Region, combine, regions, threshold
+from counterscan.attribution.difference import Region, combine, regions, strength, threshold
 
 if TYPE_CHECKING:
     from counterscan.backbones.base import Backbone
@@ -24,8 +24,10 @@ class Attribution:
     """Where removing a finding changes an image.
 
     ``map`` (H, W) is the mean signed difference, counterfactual minus factual, at native size; ``spread`` its standard
-    deviation over repeats; ``mask`` where it exceeds ``threshold``, which is calibrated on null edits of the same
-    image; ``present`` is False when no region is left: the model sees no such finding here.
+    deviation over repeats; ``mask`` where its :func:`~counterscan.attribution.difference.strength` exceeds ``threshold``:
+    what a null edit of the same image changes, and what removing the finding changes in 95 % of images that do not have it
+    (``Card.null_change``, where the model was calibrated). ``present`` is False when no region is left: the model sees no
+    such finding here.
     """
 
     factual: Picture
@@ -79,8 +81,9 @@ def attribute(
     source = results[0].edit.source
     null = edit(picture, source=source, target=source, **settings, seed=seed, progress=part(repeats))
     mean, spread = combine([result.difference for result in results])
-    limit = threshold([null.difference])
-    mask = np.abs(mean) > limit
+    name = results[0].edit.changes[0].finding
+    limit = max(threshold([null.difference]), float(backbone.card.null_change.get(name, 0.0)))
+    mask = strength(mean) > limit
     found = regions(mask, mean, picture.spacing_mm)
     return Attribution(
         picture, finding, mean, spread, mask, limit, found, bool(found),

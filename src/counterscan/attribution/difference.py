@@ -31,6 +31,14 @@ def combine(differences: Sequence[Array]) -> tuple[Array, Array]:
     return stack.mean(0).astype(np.float32), stack.std(0).astype(np.float32)
 
 
+def strength(difference: Array) -> Array:
+    """The absolute difference (H, W), smoothed over 1/128 of the side: single pixels are noise."""
+    from scipy import ndimage
+
+    smoothed: Array = ndimage.gaussian_filter(np.abs(difference), max(difference.shape) / 128)
+    return smoothed
+
+
 def threshold(null: Sequence[Array], rate: float = 0.01, floor: float = 0.02) -> float:
     """The absolute difference that null edits of the same image exceed in a share ``rate`` of their pixels.
 

@@ -20,6 +20,7 @@ class Card:
 
     ``findings`` are canonical names; ``template`` the words a prompt starts with ("nih chest radiograph");
     ``channels`` and ``resolution`` (pixels, square) are what ``encode`` takes; ``value_range`` the range of its images.
+    ``null_change`` is, for each finding, the strongest change that removing it makes in 95 % of images without it.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Card:
     default_method: str = "edit-friendly"
     training: Mapping[str, Any] = field(default_factory=dict)
     scores: Mapping[str, Any] = field(default_factory=dict)
+    null_change: Mapping[str, float] = field(default_factory=dict)
     license: str = ""
     credit: str = ""
 

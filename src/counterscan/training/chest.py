@@ -21,6 +21,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--word-steps", type=int, default=0, help="steps that teach the text encoder its words first")
+    parser.add_argument("--freeze-words", action="store_true", help="leave the text encoder of --start as it is")
     parser.add_argument("--new-words", action="store_true", help="draw the text encoder of --start anew, in place")
     parser.add_argument("--rate", type=float, default=6e-4)
     parser.add_argument("--seed", type=int, default=0)
@@ -210,9 +212,7 @@ def _world(o: argparse.Namespace) -> None:
     elif o.new_words:
         _renew_words(start, o.seed)
     corpus = denoiser.Corpus(latents * np.float16(scale), rows, np.ones(len(rows)), patients)
-    settings = denoiser.DenoiserSettings(
-        steps=o.steps, batch=o.batch, rate=o.rate, seed=o.seed, word_steps=o.word_steps
-    )
+    settings = _settings(o)
     card = {
         "training": {"data": f"{len(rows)} cases of the chest world", "command": " ".join(sys.argv[1:]), "seed": o.seed}
     }
@@ -236,6 +236,11 @@ def _renew_words(folder: Path, seed: int) -> None:
             width, unet.time_embedding.linear_2.out_features, unet.config.addition_embed_type_num_heads
         )
     unet.save_pretrained(folder / "unet")
+
+
+def _settings(o: argparse.Namespace) -> denoiser.DenoiserSettings:
+    usual = denoiser.DenoiserSettings(steps=o.steps, batch=o.batch, rate=o.rate, seed=o.seed, word_steps=o.word_steps)
+    return replace(usual, text_rate=0.0, word_weight=0.0) if o.freeze_words else usual
 
 
 def _install_vae(vae: Any, folder: Path, scale: float) -> None:
@@ -277,7 +282,7 @@ def _nih(o: argparse.Namespace) -> None:
     weights = np.concatenate([np.full(len(known), share / len(known)) for _, known, share in sources])
     scaled = np.concatenate([z for z, _, _ in sources]) * np.float16(vae.config.scaling_factor)
     corpus = denoiser.Corpus(scaled, [row for _, known, _ in sources for row in known], weights, patients)
-    settings = denoiser.DenoiserSettings(steps=o.steps, batch=o.batch, rate=o.rate, seed=o.seed)
+    settings = _settings(o)
     names = [*dict.fromkeys([*NIH_NAMES.values(), *DEVICES])]
     card = {
         "name": "chest-nih", "template": NIH_TEMPLATE, "findings": names,

@@ -1,0 +1,75 @@
+"""What removing a finding changes in images that do not have it: measured once, kept on the model's card, and used by
+``attribute`` to say "no such finding here" at a known rate.
+
+    python -m counterscan.training.calibrate MODEL -n 40
+    python -m counterscan.training.calibrate MODEL --nih NIH -n 40
+
+Without ``--nih`` the images are unseen cases of the chest world; with it, train images labelled without the finding.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from counterscan import edit, load
+from counterscan.attribution.difference import strength
+from counterscan.backbones import locate
+
+FIRST_SEED = 750_000_000
+RATE = 0.05
+
+
+def world_images(finding: str, n: int, size: int) -> list[Any]:
+    """Unseen world cases without ``finding``; "support devices" stands for all devices."""
+    from counterscan.worlds import chest
+
+    gone = chest.DEVICES if finding == "support devices" else (finding,)
+    cases = [chest.sample(FIRST_SEED + i, size=size) for i in range(n)]
+    return [chest.intervene(case, dict.fromkeys(gone, False)).image for case in cases]
+
+
+def real_images(finding: str, n: int, folder: Path) -> list[Any]:
+    """Train radiographs labelled without ``finding`` (a device: without support devices)."""
+    from counterscan.training.captions import DEVICES
+    from counterscan.training.radiographs import NIH_NAMES, nih_table
+
+    name = "support devices" if finding in DEVICES else finding
+    column = {value: key for key, value in NIH_NAMES.items()}[name]
+    rows = [row for row in nih_table(folder, "train") if row.get(column) in ("0", "0.0")]
+    return [folder / "images" / row["file"] for row in rows[:: max(len(rows) // n, 1)][:n]]
+
+
+def main() -> None:
+    """Measure and write the card."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("-n", type=int, default=40)
+    parser.add_argument("--nih", type=Path)
+    o = parser.parse_args()
+    backbone, found = load(o.model, offline=True), {}
+    for finding in backbone.card.findings:
+        images = real_images(finding, o.n, o.nih) if o.nih else world_images(finding, o.n, backbone.resolution)
+        peaks = [float(strength(r.difference).max()) for r in edit(images, remove=finding, model=backbone)]
+        found[finding] = round(float(np.quantile(peaks, 1 - RATE)), 4)
+        print(
+            json.dumps({finding: found[finding], "median": round(float(np.median(peaks)), 4)}),
+            file=sys.stderr,
+            flush=True,
+        )
+    path = locate(o.model, offline=True) / "counterscan.json"
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(
+        json.dumps(json.loads(path.read_text()) | {"null_change": found}, indent=2) + "\n", encoding="utf-8"
+    )
+    os.replace(draft, path)
+
+
+if __name__ == "__main__":
+    main()
