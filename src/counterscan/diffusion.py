@@ -39,6 +39,11 @@ class Schedule:
     def __len__(self) -> int:
         return self.signal.shape[0]
 
+    @property
+    def is_flow(self) -> bool:
+        """True for flow matching (``signal + noise = 1``), False for variance-preserving schedules."""
+        return torch.allclose(self.signal + self.noise, torch.ones_like(self.signal), atol=1e-4)
+
     def coefficients(self, t: Tensor | int | float) -> tuple[Tensor, Tensor]:
         """(signal, noise) at ``t``, float32, of its shape. Fractions are interpolated; below 0 is ``CLEAN``."""
         t = torch.as_tensor(t)
@@ -187,6 +192,16 @@ def guide(negative: Prediction, positive: Prediction, weight: float) -> Predicti
         negative.clean + weight * (positive.clean - negative.clean),
         negative.noise + weight * (positive.noise - negative.noise),
     )
+
+
+def into_range(clean: Tensor, quantile: float, reach: Tensor) -> Tensor:
+    """Dynamic normalisation (Sanchez et al. 2022): clipped to a spatial quantile, and scaled back to ``reach`` (B, c).
+
+    The quantile of the absolute values is taken image by image and channel by channel of ``clean`` (B, c, h, w); where
+    it is at most ``reach``, values beyond ``reach`` are only clipped.
+    """
+    limit = torch.maximum(clean.abs().flatten(2).quantile(quantile, dim=2), reach)[..., None, None]
+    return clean.clamp(-limit, limit) * (reach[..., None, None] / limit)
 
 
 def posterior_deviation(signal: Tensor, noise: Tensor, signal_to: Tensor, noise_to: Tensor, eta: float = 1.0) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,32 @@ from tests.methods.gaussian import Gaussian
 from counterscan import methods
 from counterscan.backbones import load
 from counterscan.backbones.base import Backbone
+from counterscan.diffusion import flow_schedule
 from counterscan.errors import WordsError
 from counterscan.methods.check import check_method
 from counterscan.methods.ddim import Ddim
+from counterscan.methods.diffedit import DiffEdit
+from counterscan.methods.direct import Direct
 from counterscan.methods.edit_friendly import EditFriendly
-from counterscan.types import Edit
+from counterscan.methods.factored import Factored
+from counterscan.methods.implicit_guidance import ImplicitGuidance
+from counterscan.methods.latent_drift import LatentDrift
+from counterscan.methods.ledits import Ledits
+from counterscan.methods.masked import Masked
+from counterscan.methods.null_text import NullText
+from counterscan.methods.sdedit import SdEdit
+from counterscan.types import Change, Edit
 
 EDIT = Edit("no pleural effusion", "small left pleural effusion")
+
+
+TWO = Edit(
+    "no pleural effusion, pacemaker",
+    "left pleural effusion, no pacemaker",
+    (Change("pleural effusion", "add", "left"), Change("pacemaker", "remove")),
+)
+QUICK: dict[str, Any] = {"null-text": {"inner": 1}, "diffedit": {"maps": 2}}
+EXACT = {"direct", "diffedit", "edit-friendly", "factored", "flow-edit", "ledits", "masked", "radedit"}  # null edits
 
 
 @pytest.fixture(scope="module")
@@ -28,21 +48,39 @@ def backbone(tiny_folder: Path) -> Backbone:
     return load(tiny_folder, dtype=torch.float64)
 
 
+@pytest.fixture(scope="module")
+def flow(backbone: Backbone) -> Backbone:
+    """The same network, read as a flow-matching model."""
+    model: Any = copy(backbone)
+    model.schedule, model.prediction_type = flow_schedule(shift=3.0), "velocity"
+    return model
+
+
 def image(batch: int = 1, side: int = 32) -> torch.Tensor:
     return torch.rand(batch, 1, side, side, generator=torch.Generator().manual_seed(3))
 
 
 @pytest.mark.parametrize("name", methods.names())
 @pytest.mark.parametrize("depth", [0.3, 1.0])
-def test_promises(name: str, depth: float, backbone: Backbone) -> None:
+def test_promises(name: str, depth: float, backbone: Backbone, flow: Backbone) -> None:
     # an untrained network is no smooth field, so an ODE solver's null edit says little here: see the Gaussian below
-    loose = 1.0 if name == "ddim" else 1e-4
-    check_method(methods.get(name, steps=6, depth=depth), backbone, edit=EDIT, null_tolerance=loose)
+    loose = 1e-4 if name in EXACT else 1.0
+    model = flow if name == "flow-edit" else backbone
+    check_method(methods.get(name, steps=6, depth=depth, **QUICK.get(name, {})), model, edit=EDIT, null_tolerance=loose)
 
 
 @pytest.mark.parametrize("name", methods.names())
-def test_promises_where_nothing_is_known_about_the_image(name: str, backbone: Backbone) -> None:
-    check_method(methods.get(name, steps=4), backbone, edit=Edit("", "pacemaker"), null_tolerance=1.0)
+def test_promises_where_nothing_is_known_about_the_image(name: str, backbone: Backbone, flow: Backbone) -> None:
+    model = flow if name == "flow-edit" else backbone
+    check_method(
+        methods.get(name, steps=4, **QUICK.get(name, {})), model, edit=Edit("", "pacemaker"), null_tolerance=1.0
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in methods.names() if name not in methods.PRESETS])
+def test_promises_on_flow_matching(name: str, flow: Backbone) -> None:
+    loose = 1e-4 if name in EXACT else 1.0
+    check_method(methods.get(name, steps=4, depth=0.75, **QUICK.get(name, {})), flow, edit=EDIT, null_tolerance=loose)
 
 
 @pytest.mark.parametrize("guidance", [0.0, 1.0, 7.5])
@@ -54,7 +92,10 @@ def test_edit_friendly_returns_the_image_for_the_null_edit(guidance: float, eta:
     torch.testing.assert_close(result, backbone.decode(backbone.encode(x)), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize(("name", "steps"), [("ddim", 1000), ("edit-friendly", 200)])
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [("ddim", 1000), ("direct", 1000), ("edit-friendly", 200), ("factored", 200)],
+)
 def test_shifts_a_gaussian_by_the_difference_of_its_means(name: str, steps: int) -> None:
     # for Gaussians of one spread the ODE maps z to z + (high - low) exactly; the stochastic method agrees on average
     model, x = Gaussian(), 0.4 + 0.05 * torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -91,6 +132,23 @@ def test_guidance_strengthens_the_edit() -> None:
         (Ddim(10, 0.5), EDIT.null(), 5 + 5),
         (EditFriendly(10, 0.5), EDIT, 5 + 10),
         (EditFriendly(10, 0.5, guidance=1.0), EDIT, 5 + 5),
+        (SdEdit(10, 0.5), EDIT, 10),
+        (Direct(10, 0.5), EDIT, 5 + 5 + 10),
+        (DiffEdit(10, 0.5, maps=3), EDIT, 6 + 5 + 10),
+        (DiffEdit(10, 0.5, maps=3), EDIT.null(), 5 + 5),
+        (Masked(10, 0.5), EDIT, 16 + 5 + 10),
+        (Masked(10, 0.5), replace(EDIT, mask=torch.ones(32, 32, dtype=torch.bool)), 5 + 10),
+        (Masked(10, 0.5), EDIT.null(), 5 + 5),
+        (ImplicitGuidance(10, 0.5), EDIT, 5 + 10),
+        (ImplicitGuidance(10, 0.5), EDIT.null(), 5 + 5),
+        (LatentDrift(10, 0.5), EDIT, 5 + 10),
+        (Factored(10, 0.5), EDIT, 5 + 10),
+        (Factored(10, 0.5), replace(EDIT, keep=("pacemaker",)), 15 + 20),
+        (Factored(10, 0.5), replace(EDIT, keep=("pacemaker",)).null(), 15 + 15),
+        (Ledits(10, 0.5), EDIT, 5 + 10),
+        (Ledits(10, 0.5), TWO, 5 + 25),
+        (NullText(10, 0.5, inner=3), EDIT, 1 + 5 + 25 + 10),
+        (NullText(10, 0.5, inner=3), EDIT.null(), 1 + 5 + 25),
     ],
 )
 def test_evaluations_are_what_the_docstring_says(method: Any, edit: Edit, wanted: int, backbone: Backbone) -> None:

@@ -156,11 +156,10 @@ class StableDiffusion:
         mask = None if rows[0][1] is None else torch.stack([mask for _, mask in rows if mask is not None])
         return Condition(tokens, None, mask)
 
-    @torch.no_grad()
     def predict(
         self, z: Tensor, t: Tensor | int, condition: Condition, *, level: Tensor | int | None = None
     ) -> Prediction:
-        """ONE U-Net evaluation a row. See ``Backbone.predict``."""
+        """ONE U-Net evaluation a row, differentiable in ``z`` and ``condition``. See ``Backbone.predict``."""
         rows = z.shape[0]
         if len(condition) not in (1, rows):
             raise ValueError(f"{len(condition)} condition rows for {rows} latents")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from difflib import get_close_matches
+from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from counterscan.errors import WordsError
+from counterscan.methods.presets import PRESETS
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,17 @@ Progress = Callable[[int, int], None]
 # name → where its class is; imported when asked for, because methods need torch
 _METHODS = {
     "ddim": ("counterscan.methods.ddim", "Ddim"),
+    "diffedit": ("counterscan.methods.diffedit", "DiffEdit"),
+    "direct": ("counterscan.methods.direct", "Direct"),
     "edit-friendly": ("counterscan.methods.edit_friendly", "EditFriendly"),
+    "factored": ("counterscan.methods.factored", "Factored"),
+    "flow-edit": ("counterscan.methods.flow_edit", "FlowEdit"),
+    "implicit-guidance": ("counterscan.methods.implicit_guidance", "ImplicitGuidance"),
+    "latent-drift": ("counterscan.methods.latent_drift", "LatentDrift"),
+    "ledits": ("counterscan.methods.ledits", "Ledits"),
+    "masked": ("counterscan.methods.masked", "Masked"),
+    "null-text": ("counterscan.methods.null_text", "NullText"),
+    "sdedit": ("counterscan.methods.sdedit", "SdEdit"),
 }
 
 
@@ -44,20 +55,24 @@ class Method(Protocol):
 
 
 def names() -> list[str]:
-    """The names ``get`` knows, sorted."""
-    return sorted(_METHODS)
+    """The names ``get`` knows, sorted: the methods, and the presets of papers."""
+    return sorted([*_METHODS, *PRESETS])
 
 
 def get(name: str, **settings: Any) -> Method:
-    """The method of that name with these settings. ``WordsError`` names the known methods, or the known settings."""
+    """The method or preset of that name with these settings. ``WordsError`` names the known ones, or their settings."""
+    if name in PRESETS:
+        preset = PRESETS[name]
+        return get(preset.method, **{**preset.settings, **settings})
     if name not in _METHODS:
-        near = get_close_matches(str(name), _METHODS, n=1)
+        near = get_close_matches(str(name), names(), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise WordsError(f"no method {name!r}: known are {', '.join(names())}{hint}")
     module, attribute = _METHODS[name]
     kind = getattr(importlib.import_module(module), attribute)
-    known = [f.name for f in fields(kind)]
+    known = list(signature(kind).parameters)
     unknown = sorted(set(settings) - set(known))
     if unknown:
         raise WordsError(f"method {name!r} has no setting {unknown[0]!r}: known are {', '.join(known)}")
-    return kind(**settings)
+    made: Method = kind(**settings)
+    return made

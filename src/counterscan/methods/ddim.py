@@ -13,7 +13,7 @@ edit is close to the image and not exact: the two directions ask the network at 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,7 +23,7 @@ from torch import Tensor
 from counterscan.backbones.base import Backbone
 from counterscan.diffusion import CLEAN, Schedule, ddim_step
 from counterscan.methods import Progress
-from counterscan.methods.prompts import Prompts, check_settings, tell
+from counterscan.methods.prompts import Prompts, check_settings, ticker
 from counterscan.types import Condition, Edit
 
 
@@ -51,18 +51,26 @@ class Ddim:
     ) -> Tensor:
         """See ``counterscan.methods.Method``. ``generator`` is not used: the method is deterministic."""
         times = backbone.schedule.timesteps(self.steps, self.depth).tolist()
-        total = 2 * len(times)
+        tick = ticker(progress, 2 * len(times))
         prompts = Prompts.of(backbone, edit)
-        x, level = backbone.encode(image), CLEAN
-        for done, t in enumerate(reversed(times), 1):
-            x = step_up(backbone, x, level, t, prompts.source)
-            level = t
-            tell(progress, done, total)
-        for done, (t, below) in enumerate(downwards(times), len(times) + 1):
+        x = invert(backbone, backbone.encode(image), times, prompts.source, tick)[0]
+        for t, below in downwards(times):
             prediction = prompts.towards_target(backbone, x, t, self.guidance)
             x = ddim_step(prediction, *backbone.schedule.coefficients(below))
-            tell(progress, done, total)
+            tick()
         return backbone.decode(x)
+
+
+def invert(
+    backbone: Backbone, z: Tensor, times: Sequence[int], condition: Condition, tick: Callable[[], None]
+) -> list[Tensor]:
+    """The latents (B, c, h, w) of abduction at the falling ``times``, and last ``z`` itself: k + 1 for k evaluations."""
+    path, level = [z], CLEAN
+    for t in reversed(times):
+        path.insert(0, step_up(backbone, path[0], level, t, condition))
+        level = t
+        tick()
+    return path
 
 
 def step_up(backbone: Backbone, x: Tensor, level: int, t: int, condition: Condition) -> Tensor:

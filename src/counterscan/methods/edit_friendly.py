@@ -16,7 +16,7 @@ Cost with k = steps * depth: k evaluations for the source, 2k for the target (k 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,10 +24,11 @@ import torch
 from torch import Tensor
 
 from counterscan.backbones.base import Backbone
-from counterscan.diffusion import CLEAN, Schedule, add_noise, ddim_step, draw, posterior_deviation
+from counterscan.diffusion import Schedule, add_noise, ddim_step, draw, posterior_deviation
 from counterscan.errors import WordsError
 from counterscan.methods import Progress
-from counterscan.methods.prompts import Prompts, check_settings, tell
+from counterscan.methods.ddim import downwards
+from counterscan.methods.prompts import Prompts, check_settings, ticker
 from counterscan.types import Condition, Edit, Prediction
 
 LARGEST_BATCH = 32
@@ -59,24 +60,14 @@ class EditFriendly:
         progress: Progress | None = None,
     ) -> Tensor:
         """See ``counterscan.methods.Method``."""
-        schedule = backbone.schedule
-        times = schedule.timesteps(self.steps, self.depth).tolist()
-        levels = [*times, CLEAN]
+        times = backbone.schedule.timesteps(self.steps, self.depth).tolist()
+        tick = ticker(progress, 1 + len(times))
         prompts = Prompts.of(backbone, edit)
-        path = noisy_path(schedule, backbone.encode(image), times, generator)
+        path = noisy_path(backbone.schedule, backbone.encode(image), times, generator)
         predictions = predict_path(backbone, path[:-1], times, prompts.source)
-        tell(progress, len(times), 2 * len(times))
-        x = path[0]
-        for i, t in enumerate(times):
-            residue = path[i + 1] - self._mean(schedule, predictions[i], t, levels[i + 1])
-            prediction = prompts.towards_target(backbone, x, t, self.guidance)
-            x = self._mean(schedule, prediction, t, levels[i + 1]) + residue
-            tell(progress, len(times) + i + 1, 2 * len(times))
-        return backbone.decode(x)
-
-    def _mean(self, schedule: Schedule, prediction: Prediction, t: int, below: int) -> Tensor:
-        here, there = schedule.coefficients(t), schedule.coefficients(below)
-        return ddim_step(prediction, *there, posterior_deviation(*here, *there, self.eta))
+        tick()
+        towards = lambda x, t: prompts.towards_target(backbone, x, t, self.guidance)  # noqa: E731
+        return backbone.decode(replay(backbone.schedule, path, times, predictions, towards, tick, eta=self.eta))
 
 
 def noisy_path(
@@ -100,3 +91,30 @@ def predict_path(
     ]
     clean, noise = torch.cat([p.clean for p in parts]), torch.cat([p.noise for p in parts])
     return [Prediction(c, n) for c, n in zip(clean.split(batch), noise.split(batch), strict=True)]
+
+
+def replay(
+    schedule: Schedule,
+    path: Sequence[Tensor],
+    times: Sequence[int],
+    predictions: Sequence[Prediction],
+    edited: Callable[[Tensor, int], Prediction],
+    tick: Callable[[], None],
+    *,
+    eta: float = 1.0,
+    keep: Tensor | None = None,
+) -> Tensor:
+    """Down a path once more, with ``edited(x, t)`` in the place of the source's ``predictions``; returns the latent.
+
+    What the source's own steps miss of ``path`` (k + 1 latents (B, c, h, w), noisiest first) is added to every step, so
+    that ``edited`` equal to the source gives ``path[-1]``. ``keep`` (B or 1, 1, h, w), bool: True stays on the path.
+    """
+    x = path[0]
+    for i, (t, below) in enumerate(downwards(times)):
+        here, there = schedule.coefficients(t), schedule.coefficients(below)
+        levels = (*there, posterior_deviation(*here, *there, eta))
+        residue = path[i + 1] - ddim_step(predictions[i], *levels)
+        x = ddim_step(edited(x, t), *levels) + residue
+        x = x if keep is None else torch.where(keep, path[i + 1], x)
+        tick()
+    return x

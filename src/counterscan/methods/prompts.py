@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -41,13 +43,24 @@ class Prompts:
         """``negative + weight * (target - negative)``: two evaluations an image, or one if that is enough."""
         if self.same or weight == 1:
             return backbone.predict(z, t, self.target)
-        rows = z.shape[0]
-        pair = Condition.cat([self.negative.repeat(rows), self.target.repeat(rows)])
-        both = backbone.predict(torch.cat([z, z]), t, pair)
-        low, high = slice(0, rows), slice(rows, None)
-        return guide(
-            Prediction(both.clean[low], both.noise[low]), Prediction(both.clean[high], both.noise[high]), weight
+        away, towards = predict_each(backbone, z, t, Condition.cat([self.negative, self.target]))
+        return guide(away, towards, weight)
+
+
+def predict_each(backbone: Backbone, z: Tensor, t: Tensor | int, conditions: Condition) -> list[Prediction]:
+    """The predictions at ``z`` (B, c, h, w) under every one of n prompts, in one call: n evaluations an image."""
+    rows, n = z.shape[0], len(conditions)
+    every = backbone.predict(torch.cat([z] * n), t, conditions.repeat(rows))
+    return [Prediction(c, e) for c, e in zip(every.clean.split(rows), every.noise.split(rows), strict=True)]
+
+
+def add_up(base: Prediction, terms: Sequence[tuple[float, Prediction, Prediction]]) -> Prediction:
+    """``base + Σ weight * (after - before)`` over terms of (weight, before, after)."""
+    for weight, before, after in terms:
+        base = Prediction(
+            base.clean + weight * (after.clean - before.clean), base.noise + weight * (after.noise - before.noise)
         )
+    return base
 
 
 def check_settings(method: str, steps: int, depth: float, guidance: float) -> None:
@@ -58,6 +71,12 @@ def check_settings(method: str, steps: int, depth: float, guidance: float) -> No
         raise WordsError(f"{method}: depth must be above 0 and at most 1, got {depth!r}")
     if not 0 <= guidance <= 100:
         raise WordsError(f"{method}: guidance must be between 0 and 100, got {guidance!r}")
+
+
+def ticker(progress: Progress | None, total: int) -> Callable[[], None]:
+    """A function to call after every one of ``total`` steps."""
+    steps = count(1)
+    return lambda: tell(progress, next(steps), total)
 
 
 def tell(progress: Progress | None, done: int, total: int) -> None:
