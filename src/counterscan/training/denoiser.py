@@ -127,7 +127,7 @@ def draw_crops(
     captions = []
     for k, (i, j) in enumerate(chosen):
         before, after = corpus.latents[i].astype(np.float32), corpus.latents[j].astype(np.float32)
-        change = np.abs(after - before).max(0)
+        change = np.abs(after - before).max(0) + 1e-6  # a finding hidden behind another changes nothing
         y, x = np.unravel_index(rng.choice(change.size, p=(change / change.sum()).ravel()), change.shape)
         top, left = (int(np.clip(at - rng.integers(side), 0, side)) for at in (y, x))
         z[k], target[k] = (a[:, top : top + side, left : left + side] for a in (before, after))
