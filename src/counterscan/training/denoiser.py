@@ -110,8 +110,9 @@ def removals(corpus: Corpus) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         for j in range(max(i - 8, 0), min(i + 9, len(present))) if patient >= 0 else ():
             if corpus.patients[j] == patient and present[j] < present[i]:
                 found.append((i, j))
-                weight.append(3.0 if any(fact[0] in HARD for fact in present[i] - present[j]) else 1.0)
-    return np.array(found, np.int64).reshape(-1, 2), np.array(weight) / max(sum(weight), 1)
+                hard = any(fact[0] in HARD for fact in present[i] - present[j])
+                weight.append(corpus.weights[i] * (3.0 if hard else 1.0))
+    return np.array(found, np.int64).reshape(-1, 2), np.array(weight) / (sum(weight) or 1)
 
 
 def draw_crops(
