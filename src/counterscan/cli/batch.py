@@ -53,7 +53,8 @@ def batch(
     with _told(manifest.name) as report:
         summary = batch(manifest, folder, **request, **how, ray=ray, workers=workers, offline=offline, progress=report)
     for failure in summary["failures"]:
-        complain(f"{failure['item']}: {failure['reason']}")
+        item, reason = failure["item"], failure["reason"]
+        complain(f"{item}: {reason.removeprefix(f'{Path(item).name}: ')}")
     write_run(folder, "batch", request | how | {"manifest": manifest, "ray": ray, "workers": workers}, summary)
     emit(summary, as_json, f"{summary['done']} of {summary['items']} done, {summary['failed']} failed, in {folder}")
     if summary["failed"]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SHOWN = 5
+NO_PATH = "{}: has no column 'path'; a manifest names its images in one, relative to its own folder or absolute"
 
 
 def read_paths(manifest: Path) -> pa.Array:
@@ -20,8 +21,7 @@ def read_paths(manifest: Path) -> pa.Array:
 
     table = _table(manifest)
     if "path" not in table.column_names:
-        known = ", ".join(table.column_names) or "none"
-        raise DataError(f"{manifest}: has no column 'path' (its columns: {known})")
+        raise DataError(NO_PATH.format(manifest))
     paths = pc.utf8_trim_whitespace(table["path"].cast(pa.string())).combine_chunks()
     empty = pc.fill_null(pc.equal(paths, ""), True)
     if pc.any(empty).as_py():
@@ -50,6 +50,8 @@ def _table(manifest: Path) -> pa.Table:
             return pa.csv.read_csv(manifest, parse_options=parse, convert_options=text)
     except FileNotFoundError:
         raise DataError(f"{manifest}: no such file") from None
-    except (KeyError, OSError, ValueError) as error:
+    except KeyError:  # the CSV reader's way to say so
+        raise DataError(NO_PATH.format(manifest)) from None
+    except (OSError, ValueError) as error:
         raise DataError(f"{manifest}: not a readable manifest ({' '.join(str(error).split())[:200]})") from error
     raise DataError(f"{manifest}: a manifest is a .csv, .tsv, .parquet or .jsonl file with a column 'path'")

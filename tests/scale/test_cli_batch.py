@@ -1,0 +1,41 @@
+"""``counterscan batch``: the contract of the command line."""
+
+from __future__ import annotations
+
+import json
+
+from tests.scale.conftest import write_images
+from typer.testing import CliRunner
+
+from counterscan.cli import app
+from counterscan.errors import WordsError
+
+
+def run(*words):
+    return CliRunner().invoke(app, ["batch", *map(str, words)])
+
+
+def test_json_and_exit_codes(model, tmp_path):
+    manifest, out = write_images(tmp_path, 3), tmp_path / "out"
+    words = (manifest, "--remove", "pacemaker", "--method", "ddim", "--model", model, "--seed", 2, "-o", out, "--json")
+    result = run(*words)
+    assert result.exit_code == 0
+    summary = json.loads(result.stdout)
+    assert (summary["items"], summary["done"], summary["failed"], summary["model"]) == (3, 3, 0, "tiny")
+    assert (out / summary["ledger"]).is_dir()
+    record = json.loads((out / "run.json").read_text())
+    assert record["command"] == "batch" and record["settings"]["seed"] == 2
+    (tmp_path / "images/0/scan 000.png").write_bytes(b"broken")
+    manifest.write_text(manifest.read_text() + "absent.png,1\n")
+    result = run(*words)
+    assert result.exit_code == 1
+    summary = json.loads(result.stdout)
+    assert (summary["done"], summary["failed"], summary["skipped"]) == (3, 1, 3)
+    assert result.stderr.splitlines() == ["counterscan: absent.png: no such file"]
+
+
+def test_wrong_words_are_refused_before_anything_is_written(model, tmp_path):
+    manifest, out = write_images(tmp_path, 1), tmp_path / "out"
+    result = run(manifest, "--remove", "unicorn", "--model", model, "-o", out)
+    assert isinstance(result.exception, WordsError) and not out.exists()
+    assert run(manifest, "--remove", "pacemaker", "--region", "heart", "--mask", "m.png", "-o", out).exit_code == 2

@@ -1,0 +1,58 @@
+"""The path column of manifests in every format."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from counterscan.errors import DataError
+from counterscan.scale.manifest import read_paths
+
+names = st.text(
+    st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zs", "Zl", "Zp"]), min_size=1, max_size=20
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(paths=st.lists(names, min_size=1, max_size=8))
+@pytest.mark.parametrize("ending", ["csv", "tsv", "parquet", "jsonl"])
+def test_paths_come_back_each_once(ending, paths):
+    table = pd.DataFrame({"age": range(len(paths)), "path": paths})
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = Path(folder) / f"manifest.{ending}"
+        if ending == "parquet":
+            table.to_parquet(manifest)
+        elif ending == "jsonl":
+            table.to_json(manifest, orient="records", lines=True, force_ascii=False)
+        else:
+            table.to_csv(manifest, index=False, sep="\t" if ending == "tsv" else ",")
+        assert read_paths(manifest).to_pylist() == list(dict.fromkeys(paths))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("m.csv", "file,age\na.png,1\n", "has no column 'path'"),
+        ("m.jsonl", '{"file": "a.png"}', "has no column 'path'"),
+        ("m.csv", "path,age\na.png,1\n,2\n  ,3\n", r"2 rows have an empty 'path' \(rows 2, 3\)"),
+        ("m.csv", "", "not a readable manifest"),
+        ("m.csv", "path,age\na.png\n", "not a readable manifest"),
+        ("m.jsonl", '{"path": 3', "not a readable manifest"),
+        ("m.parquet", "nonsense", "not a readable manifest"),
+        ("m.txt", "path\n", "a manifest is a .csv"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_paths(tmp_path / name)
+
+
+def test_an_absent_manifest(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        read_paths(tmp_path / "m.csv")
