@@ -2,15 +2,16 @@
 changes and what must stay each have a weight of their own.
 
 One weight for a whole prompt amplifies all it says, and what a model saw together leaves together: the pacemaker goes with
-the enlarged heart. Here the findings of ``edit.keep`` are asked for in a pair of prompts of their own, beside those of the
-edit, on ``edit-friendly`` inversion::
+the enlarged heart. Here the findings of ``edit.keep`` are asked for in a prompt of their own, beside those of the edit, on
+``edit-friendly`` inversion::
 
-    kept(x) = keep_guidance (network(x, "pacemaker") - network(x, "no pacemaker"))
+    kept(x) = keep_guidance (network(x, "pacemaker") - network(x, ""))
     source  = network(x, source) + kept(x)
     target  = network(x, source) + guidance (network(x, target) - network(x, source)) + kept(x)
 
-The residues are measured with ``kept`` as well, so that it cancels as long as the finding is there and pulls it back when the
-edit takes it away; and the null edit is exact. Without findings to keep this is ``edit-friendly``.
+``kept`` is the gradient of log p(pacemaker | x): next to nothing where the finding is plain to see, strong where it is
+fading. The residues are measured with it as well, so it leaves alone what the edit does not touch, pulls back what the edit
+takes away, and the null edit is exact. Without findings to keep this is ``edit-friendly``.
 
 Cost with k = steps * depth: 3k evaluations for the source, 4k for the target (3k for a null edit); k and 2k without ``keep``.
 """
@@ -63,8 +64,7 @@ class Factored:
         tick = ticker(progress, 2 * len(times))
         path = noisy_path(backbone.schedule, backbone.encode(image), times, generator)
         template, keep = backbone.card.template, edit.keep
-        kept = [prompt([phrase(k, absent=absent) for k in keep], template=template) for absent in (True, False)]
-        kept = kept if keep else []
+        kept = ["", prompt([phrase(finding) for finding in keep], template=template)] if keep else []
         plain = backbone.embed([edit.source, *kept])
         both = plain if edit.is_null else backbone.embed([edit.source, edit.target, *kept])
 
