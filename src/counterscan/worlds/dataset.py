@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from counterscan.errors import WordsError
 
-WORLDS = ("chest",)
+WORLDS = ("brain", "chest")
+SHOWN = "T1c"  # of an image of several contrasts: the one in the column ``path``
 
 
 def write_world(
@@ -25,30 +28,27 @@ def write_world(
 ) -> Path:
     """Draw ``n`` cases into ``folder/images`` and ``folder/manifest.csv``; returns the manifest's path.
 
-    Columns: path, patient, caption, split (80 train / 10 val / 10 test), view, age, sex, one column a finding (1 or
-    0), mask (empty), seed. Images that exist are kept, so an interrupted run goes on where it stopped.
+    Columns: path, patient, caption, split (80 train / 10 val / 10 test), view, age, sex, one column a finding (1 or 0), mask
+    (of the lesions, where the world has them), seed. An image of several contrasts is one 16-bit file a contrast, the others
+    in columns ``path_T1`` and so on. Images that exist are kept, so an interrupted run goes on where it stopped.
     """
     if name not in WORLDS:
         raise WordsError(f"no world {name!r}: known are {', '.join(WORLDS)}")
     if n < 1 or size < 32:
         raise WordsError(f"n must be at least 1 and size at least 32, got {n} and {size}")
-    from counterscan.imaging.raster import write_png
-    from counterscan.worlds import chest
-
+    world = importlib.import_module(f"counterscan.worlds.{name}")
     (folder / "images").mkdir(parents=True, exist_ok=True)
     rows = []
     for i in range(n):
-        case = chest.sample(np.random.default_rng([seed, i]), size=size)
-        path = folder / "images" / f"{i:06d}.png"
-        if not path.exists():
-            note = {"world": name, "seed": [seed, i], "caption": case.caption}
-            write_png((case.image * 65535).round().astype(np.uint16), path, note)
-        split = "train" if i % 10 < 8 else "val" if i % 10 == 8 else "test"
-        facts = {"path": f"images/{path.name}", "patient": f"W{i:06d}", "caption": case.caption, "split": split}
-        facts |= {"view": case.view, "age": str(case.age), "sex": case.sex[0].upper()}
-        rows.append(
-            facts | {f: str(int(f in case.findings)) for f in chest.FINDINGS} | {"mask": "", "seed": f"{seed}:{i}"}
+        case = world.sample(np.random.default_rng([seed, i]), size=size)
+        files = _write_images(
+            world, case, folder, f"{i:06d}", {"world": name, "seed": [seed, i], "caption": case.caption}
         )
+        split = "train" if i % 10 < 8 else "val" if i % 10 == 8 else "test"
+        facts = {"path": files.pop("path"), "patient": f"W{i:06d}", "caption": case.caption, "split": split}
+        facts |= {"view": case.view, "age": str(case.age), "sex": case.sex[0].upper()}
+        present = {f: str(int(f in case.findings)) for f in world.FINDINGS}
+        rows.append(facts | present | {"mask": files.pop("mask", ""), "seed": f"{seed}:{i}"} | files)
         if progress:
             progress(i + 1, n)
     manifest, draft = folder / "manifest.csv", folder / f".manifest.csv.{os.getpid()}"
@@ -58,3 +58,25 @@ def write_world(
         writer.writerows(rows)
     os.replace(draft, manifest)
     return manifest
+
+
+def _write_images(world: Any, case: Any, folder: Path, stem: str, note: dict[str, Any]) -> dict[str, str]:
+    """Write what is not there yet; the columns and their file names."""
+    from counterscan.imaging.raster import save_png, write_png
+
+    if case.image.ndim == 2:
+        images = {"path": (f"images/{stem}.png", case.image)}
+    else:
+        images = {
+            "path" if contrast == SHOWN else f"path_{contrast}": (f"images/{stem}.{contrast}.png", case.image[..., k])
+            for k, contrast in enumerate(world.CONTRASTS)
+        }
+    for file, pixels in images.values():
+        if not (folder / file).exists():
+            write_png((pixels * 65535).round().astype(np.uint16), folder / file, note)
+    files = {column: file for column, (file, _) in images.items()}
+    if getattr(case, "lesion", None) is not None and case.lesion.any():
+        (folder / "masks").mkdir(exist_ok=True)
+        files["mask"] = f"masks/{stem}.png"
+        save_png(case.lesion.astype(np.uint8) * 255, folder / files["mask"], {"Synthetic": "yes"})
+    return files
