@@ -53,7 +53,8 @@ class Item:
 class Job:
     """One edit for all items. ``model`` is what ``counterscan.load`` takes, ``fingerprint`` that of its weights.
 
-    ``batch_size`` images go through the model at once, always exactly so many: float sums depend on the shape.
+    ``batch_size`` images go through the model at once, always exactly so many, on ``threads`` threads a copy of the model
+    wherever that is: the last bits of float sums depend on both.
     """
 
     edit: Edit
@@ -64,6 +65,7 @@ class Job:
     device: str = "cpu"
     seed: int = 0
     batch_size: int = 4
+    threads: int = 1
     offline: bool = False
 
     def identity(self) -> dict[str, Any]:

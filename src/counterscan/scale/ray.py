@@ -29,8 +29,11 @@ class Worker:
     """One copy of the model, wherever Ray puts it."""
 
     def __init__(self, job: Job) -> None:
+        import torch
+
         from counterscan.scale.openvino import open_backbone
 
+        torch.set_num_threads(job.threads)
         self.job = job
         self.backbone = open_backbone(job.model, job.device, offline=job.offline)
         if self.backbone.fingerprint != job.fingerprint:

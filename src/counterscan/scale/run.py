@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from counterscan.methods import Method, Progress
 
 WORKERS = 2
+THREADS = 4  # of one copy of the model at most; more cores are better used by more copies, with ``ray="local"``
 SHOWN = 20
 
 
@@ -68,9 +70,10 @@ def batch(
         todo = _missing(paths, ledger.settle(), job.folder)
         began = time.perf_counter()
         work = items(todo, manifest.absolute().parent)
-        for count, _ in enumerate(_rows(job, backbone, work, ledger.add, workers, ray), 1):
-            if progress is not None:
-                progress(count, len(todo))
+        with _threads(job.threads):
+            for count, _ in enumerate(_rows(job, backbone, work, ledger.add, workers, ray), 1):
+                if progress is not None:
+                    progress(count, len(todo))
         seconds = time.perf_counter() - began
         shutil.rmtree(job.folder / DRAFTS, ignore_errors=True)
         table = ledger.settle()
@@ -91,6 +94,8 @@ def _job(
 ) -> Job:
     from dataclasses import replace
 
+    import torch
+
     from counterscan import methods
     from counterscan.editing import read_mask
     from counterscan.language import resolve
@@ -101,7 +106,21 @@ def _job(
         request = replace(request, mask=read_mask(mask))
     if method is None or isinstance(method, str):
         method = methods.get(method or backbone.card.default_method)
-    return Job(request, method, str(model), backbone.fingerprint, folder, device, seed, batch_size, offline)
+    threads = min(torch.get_num_threads(), THREADS)
+    return Job(request, method, str(model), backbone.fingerprint, folder, device, seed, batch_size, threads, offline)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Inside, torch works on so many threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _rows(
