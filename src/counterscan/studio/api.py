@@ -1,0 +1,298 @@
+"""The HTTP API: sessions, uploads, jobs and results. Every name in a path is looked up among what the session has."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import fastapi
+from fastapi import Cookie, Depends, Header, HTTPException, Query, Request, Response
+from fastapi.responses import FileResponse
+
+from counterscan import __version__
+from counterscan.errors import CounterscanError
+from counterscan.studio import browse, work
+from counterscan.studio.core import Studio
+from counterscan.studio.requests import AttributeRequest, DatasetRequest, EditRequest, GenerateRequest
+from counterscan.studio.sessions import Session, clean
+
+COOKIE = "counterscan_session"
+REPORT_POLICY = (
+    "sandbox allow-scripts; default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+)
+TYPES = {".png": "image/png", ".html": "text/html", ".json": "application/json", ".dcm": "application/dicom"}
+
+
+def studio_of(request: Request) -> Studio:
+    """The studio behind a request."""
+    studio: Studio = request.app.state.studio
+    return studio
+
+
+def session_of(
+    request: Request,
+    cookie: Annotated[str | None, Cookie(alias=COOKIE)] = None,
+    header: Annotated[str | None, Header(alias="X-Counterscan-Session")] = None,
+) -> Session:
+    """The session of a request, by cookie or by header."""
+    session = studio_of(request).sessions.find(header or cookie)
+    if session is None:
+        raise HTTPException(401, "no such session: POST /api/sessions begins one")
+    return session
+
+
+Here = Annotated[Studio, Depends(studio_of)]
+Mine = Annotated[Session, Depends(session_of)]
+api = fastapi.APIRouter(prefix="/api")
+
+
+@api.post("/sessions", status_code=201)
+def begin_session(studio: Here, response: Response) -> dict[str, str]:
+    """Begin a session. Send its token as the header ``X-Counterscan-Session``, or let the cookie do it."""
+    token = studio.sessions.begin()
+    set_cookie(response, COOKIE, token)
+    return {"session": token}
+
+
+@api.delete("/session", status_code=204)
+def end_session(studio: Here, session: Mine) -> None:
+    """End the session: its jobs are cancelled, its images and results deleted."""
+    studio.jobs.drop(session.id)
+    studio.sessions.end(session.id)
+
+
+@api.get("/about")
+def about(studio: Here) -> dict[str, Any]:
+    """Models with their findings, methods, regions and limits."""
+    from counterscan import methods
+    from counterscan.backbones import locate
+    from counterscan.backbones.card import Card
+    from counterscan.editing import REGIONS
+    from counterscan.language.vocabulary import VOCABULARY
+
+    admits = {f.name: {"sides": f.sides, "places": f.places, "severities": f.severities} for f in VOCABULARY}
+    models = []
+    for name in studio.models.names:
+        with contextlib.suppress(CounterscanError):
+            card = Card.read(locate(name, offline=True))
+            if card is not None and card.findings:
+                findings = {finding: admits.get(finding, {}) for finding in card.findings}
+                facts = {"template": card.template, "resolution": card.resolution, "method": card.default_method}
+                models.append({"name": name, "findings": findings, **facts})
+    limits = studio.limits
+    return {
+        "version": __version__,
+        "models": models,
+        "methods": methods.names(),
+        "regions": {name: list(box) for name, box in REGIONS.items()},
+        "limits": {"upload_bytes": limits.upload_bytes, "pixels": limits.pixels, "queued_each": limits.queued_each},
+    }
+
+
+@api.post("/images", status_code=201)
+async def upload(
+    request: Request, studio: Here, session: Mine, name: Annotated[str, Query(max_length=1000)] = "image"
+) -> dict[str, Any]:
+    """Upload an image: the file itself is the body (``curl --data-binary @chest.dcm``), ``name`` its name."""
+    limit = studio.limits.upload_bytes
+    too_large = HTTPException(413, f"{clean(name)}: more than {limit // 2**20} MB; crop or compress it")
+    if (length := request.headers.get("content-length", "")).isdigit() and int(length) > limit:
+        raise too_large
+    folder = session.folder / "incoming"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path, size = folder / secrets.token_hex(16), 0
+    try:
+        with path.open("wb") as file:
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit:
+                    raise too_large
+                file.write(chunk)
+        return await asyncio.to_thread(studio.add_image, session, path, name)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@api.get("/images")
+def images(session: Mine) -> dict[str, Any]:
+    """The session's images, oldest first."""
+    folder = session.folder / "images"
+    known = sorted(folder.iterdir(), key=lambda p: p.stat().st_mtime) if folder.is_dir() else []
+    return {"images": [facts for p in known if (facts := session.facts(p.name))]}
+
+
+@api.get("/images/{image}/view")
+def image_view(image: str, session: Mine) -> FileResponse:
+    """What is shown of an image: uint16 little-endian, row by row; its size is in the image's facts."""
+    folder = session.image(image)
+    if folder is None:
+        raise HTTPException(404, "no such image in this session")
+    return FileResponse(folder / "view", media_type="application/octet-stream")
+
+
+@api.delete("/images/{image}", status_code=204)
+def delete_image(image: str, session: Mine) -> None:
+    """Delete an image; results made from it stay."""
+    folder = session.image(image)
+    if folder is None:
+        raise HTTPException(404, "no such image in this session")
+    shutil.rmtree(folder)
+
+
+@api.post("/edit", status_code=202)
+def edit(ask: EditRequest, studio: Here, session: Mine) -> dict[str, str]:
+    """Queue an edit; returns the job's id."""
+    import counterscan
+
+    path, backbone = _original(session, ask.image), studio.models.get(ask.model)
+    words = ask.model_dump(exclude={"image", "count", "model", "mask"})
+    counterscan.edit([], **words, model=backbone)  # refuses wrong words before anything is queued
+    request = words | {"mask": ask.mask.model_dump() if ask.mask else None}
+    side = studio.limits.view_side
+
+    def run(job: str, report: work.Report) -> dict[str, Any]:
+        result = work.edit(path, session.job(job), backbone, request, count=ask.count, side=side, report=report)
+        return result | {"image": ask.image}
+
+    return {"job": studio.jobs.submit(session.id, "edit", run)}
+
+
+@api.post("/attribute", status_code=202)
+def attribute(ask: AttributeRequest, studio: Here, session: Mine) -> dict[str, str]:
+    """Queue an attribution: where is the finding?"""
+    import counterscan
+
+    path, backbone = _original(session, ask.image), studio.models.get(ask.model)
+    counterscan.edit([], remove=[ask.finding], method=ask.method, model=backbone)
+    request, side = ask.model_dump(exclude={"image", "model"}), studio.limits.view_side
+
+    def run(job: str, report: work.Report) -> dict[str, Any]:
+        return work.attribute(path, session.job(job), backbone, request, side=side, report=report) | {
+            "image": ask.image
+        }
+
+    return {"job": studio.jobs.submit(session.id, "attribute", run)}
+
+
+@api.post("/generate", status_code=202)
+def generate(ask: GenerateRequest, studio: Here, session: Mine) -> dict[str, str]:
+    """Queue images from a prompt."""
+    backbone, request, side = studio.models.get(ask.model), ask.model_dump(exclude={"model"}), studio.limits.view_side
+
+    def run(job: str, report: work.Report) -> dict[str, Any]:
+        return work.generate(session.job(job), backbone, request, side=side, report=report)
+
+    return {"job": studio.jobs.submit(session.id, "generate", run)}
+
+
+@api.get("/jobs")
+def jobs(studio: Here, session: Mine) -> dict[str, Any]:
+    """The session's jobs, oldest first."""
+    return {"jobs": studio.ledger.jobs(session.id)}
+
+
+@api.get("/jobs/{job}")
+def job(job: str, studio: Here, session: Mine) -> dict[str, Any]:
+    """A job: its state (queued, running, done, failed, cancelled), progress, and result or error."""
+    return _job(studio, session, job) | {"progress": studio.jobs.progress(job)}
+
+
+@api.delete("/jobs/{job}", status_code=202)
+def cancel(job: str, studio: Here, session: Mine) -> dict[str, Any]:
+    """Cancel a job: at once when it waits, after the network evaluation at hand when it runs."""
+    _job(studio, session, job)
+    studio.jobs.cancel(job)
+    return _job(studio, session, job)
+
+
+@api.get("/jobs/{job}/files/{name}")
+def job_file(job: str, name: str, studio: Here, session: Mine, download: bool = False) -> FileResponse:
+    """A file of a job's result, by the name the result gives it."""
+    result = _job(studio, session, job)["result"] or {}
+    if name not in {file for item in result.get("items", []) for file in item["files"].values()}:
+        raise HTTPException(404, "no such file in this job")
+    path = session.job(job) / name
+    kind = TYPES.get(path.suffix, "application/octet-stream")
+    headers = {"Content-Security-Policy": REPORT_POLICY} if path.suffix == ".html" else None
+    return FileResponse(path, media_type=kind, headers=headers, filename=name if download else None)
+
+
+@api.post("/jobs/{job}/items/{item}/image", status_code=201)
+def take(job: str, item: int, studio: Here, session: Mine) -> dict[str, Any]:
+    """Make a result an image of the session, to go on from it."""
+    items = (_job(studio, session, job)["result"] or {}).get("items", [])
+    if not 0 <= item < len(items) or "counterfactual" not in items[item]["files"]:
+        raise HTTPException(404, "no such image in this job")
+    name = items[item]["files"]["counterfactual"]
+    copy = session.folder / "incoming" / secrets.token_hex(16)
+    copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    shutil.copyfile(session.job(job) / name, copy)
+    return studio.add_image(session, copy, name, synthetic=True)
+
+
+@api.get("/datasets")
+def datasets(studio: Here) -> dict[str, Any]:
+    """The manifests below the folder given with ``--data``."""
+    return {"manifests": browse.manifests(studio.options.data)}
+
+
+@api.get("/datasets/rows")
+def dataset_rows(
+    studio: Here,
+    manifest: Annotated[str, Query(max_length=1000)],
+    offset: Annotated[int, Query(ge=0, le=2**40)] = 0,
+    limit: Annotated[int, Query(ge=1, le=100)] = 25,
+    query: Annotated[str, Query(max_length=200)] = "",
+) -> dict[str, Any]:
+    """Rows of a manifest."""
+    return browse.rows(studio.options.data, manifest, offset, limit, query)
+
+
+@api.post("/datasets/open", status_code=201)
+def dataset_open(ask: DatasetRequest, studio: Here, session: Mine) -> dict[str, Any]:
+    """Take the image of a row into the session."""
+    path = browse.image_of(studio.options.data, ask.manifest, ask.row)
+    if path.stat().st_size > studio.limits.upload_bytes:
+        raise HTTPException(413, f"{path.name}: too large")
+    copy = session.folder / "incoming" / secrets.token_hex(16)
+    copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    shutil.copyfile(path, copy)
+    return studio.add_image(session, copy, path.name)
+
+
+@api.get("/benches")
+def benches(studio: Here) -> dict[str, Any]:
+    """The results of ``counterscan bench`` below the folder given with ``--bench``."""
+    return {"benches": browse.benches(studio.options.bench)}
+
+
+@api.get("/benches/{bench}/{name}")
+def bench_picture(bench: int, name: str, studio: Here) -> FileResponse:
+    """A picture of a benchmark."""
+    path = browse.picture_of(studio.options.bench, bench, name)
+    if path is None:
+        raise HTTPException(404, "no such picture")
+    return FileResponse(path, media_type="image/png")
+
+
+def set_cookie(response: Response, name: str, value: str) -> None:
+    """A cookie that scripts cannot read and other sites cannot send."""
+    response.set_cookie(name, value, httponly=True, samesite="strict")
+
+
+def _original(session: Session, image: str) -> Path:
+    path = session.original(image)
+    if path is None:
+        raise HTTPException(404, "no such image in this session")
+    return path
+
+
+def _job(studio: Studio, session: Session, job: str) -> dict[str, Any]:
+    found = studio.ledger.job(job, session.id)
+    if found is None:
+        raise HTTPException(404, "no such job in this session")
+    return found

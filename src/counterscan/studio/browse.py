@@ -1,0 +1,97 @@
+"""Data sets and benchmark results below folders that were named at the start. Read only; nothing outside is served."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from counterscan.errors import DataError
+
+ENDINGS = (".csv", ".parquet")
+SHOWN = ("path", "patient", "caption", "split", "view", "age", "sex")
+
+
+def manifests(root: Path | None) -> list[str]:
+    """The manifests below a folder: tables with a column ``path``, by their path relative to it."""
+    if root is None:
+        return []
+    found = sorted(p for p in root.rglob("*") if p.suffix in ENDINGS and p.is_file())
+    return [str(p.relative_to(root)) for p in found if "path" in _columns(p)]
+
+
+def rows(root: Path | None, manifest: str, offset: int, limit: int, query: str = "") -> dict[str, Any]:
+    """Rows of a manifest that hold the words of ``query``, from ``offset``; each with its number and its findings."""
+    import pandas
+
+    path = _manifest(root, manifest)
+    table = pandas.read_parquet(path) if path.suffix == ".parquet" else pandas.read_csv(path)
+    for word in query.lower().split():
+        text = table.select_dtypes(exclude="number").astype(str)
+        table = table[text.apply(lambda column, w=word: column.str.lower().str.contains(w, regex=False)).any(axis=1)]
+    findings = [c for c in table.columns if c not in SHOWN and set(table[c].dropna().unique()) <= {-1, 0, 1}]
+    some = []
+    for number, row in table.iloc[offset : offset + limit].iterrows():
+        facts = {key: str(row[key]) for key in SHOWN if key in table.columns and not pandas.isna(row[key])}
+        some.append({"row": number, **facts, "findings": [name for name in findings if row[name] == 1]})
+    return {"total": len(table), "rows": some}
+
+
+def image_of(root: Path | None, manifest: str, row: int) -> Path:
+    """The image of a row. It must lie below the folder, wherever the manifest points.
+
+    Raises:
+        DataError: there is no such row, or its image lies elsewhere or is absent.
+    """
+    import pandas
+
+    table_path = _manifest(root, manifest)
+    table = pandas.read_parquet(table_path) if table_path.suffix == ".parquet" else pandas.read_csv(table_path)
+    if row not in table.index:
+        raise DataError(f"{manifest}: has no row {row}")
+    path = (table_path.parent / str(table.loc[row, "path"])).resolve()
+    if root is None or not path.is_relative_to(root.resolve()) or not path.is_file():
+        raise DataError(f"{manifest}: row {row}: path: no file below the folder given with --data")
+    return path
+
+
+def benches(root: Path | None) -> list[dict[str, Any]]:
+    """What ``counterscan bench`` left below a folder: the rows, and which pictures stand beside them."""
+    found = []
+    for path in sorted(root.rglob("run.json")) if root else []:
+        try:
+            run = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(run, dict) and run.get("command") == "bench" and isinstance(run.get("result"), dict):
+            keys = ("rows", "model", "world", "n", "floor")
+            facts = {key: run["result"].get(key) for key in keys}
+            pictures = [p.name for p in sorted(path.parent.glob("*.png"))][:24]
+            found.append({"name": str(path.parent.relative_to(root or path)), "pictures": pictures, **facts})
+    return found
+
+
+def picture_of(root: Path | None, bench: int, name: str) -> Path | None:
+    """A picture of a benchmark by its name in :func:`benches`."""
+    known = benches(root)
+    if root is None or not 0 <= bench < len(known) or name not in known[bench]["pictures"]:
+        return None
+    return root / known[bench]["name"] / name
+
+
+def _manifest(root: Path | None, manifest: str) -> Path:
+    if root is None or manifest not in manifests(root):
+        raise DataError(f"no manifest {manifest!r} below the folder given with --data")
+    return root / manifest
+
+
+def _columns(path: Path) -> list[str]:
+    try:
+        if path.suffix == ".parquet":
+            import pyarrow.parquet
+
+            return list(pyarrow.parquet.read_schema(path).names)
+        with path.open(encoding="utf-8") as file:
+            return [name.strip().strip('"') for name in file.readline(10_000).strip().split(",")]
+    except (OSError, ValueError):
+        return []

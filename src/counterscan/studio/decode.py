@@ -1,0 +1,93 @@
+"""Uploads are decoded in a process of their own, with limits on memory and time: a file that crashes or fills it costs
+only itself.
+
+``python -m counterscan.studio.decode FILE VIEW PIXELS SIDE BYTES SECONDS`` prints one JSON object: facts, or ``error``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from counterscan.errors import CounterscanError, ImageError
+from counterscan.studio.limits import Limits
+
+
+def decode(path: Path, view: Path, limits: Limits) -> dict[str, Any]:
+    """Read an uploaded file in a child process and write its view; returns what the page shows about it.
+
+    Raises:
+        ImageError: the file cannot be read, has too many pixels, or took too much memory or time.
+    """
+    numbers = (limits.pixels, limits.view_side, limits.decode_bytes, int(limits.decode_seconds))
+    command = [sys.executable, "-m", "counterscan.studio.decode", str(path), str(view), *map(str, numbers)]
+    threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    try:
+        child = subprocess.run(
+            command, capture_output=True, stdin=subprocess.DEVNULL, timeout=limits.decode_seconds * 2,
+            env={**os.environ, **threads}, check=False,
+        )  # fmt: skip
+        facts: dict[str, Any] = json.loads(child.stdout)
+    except subprocess.TimeoutExpired:
+        raise ImageError(f"{path.name}: took too long to read; save it again as PNG or plain DICOM") from None
+    except ValueError:  # it died before it could say anything
+        raise ImageError(f"{path.name}: damaged, or needs too much memory to read") from None
+    if "error" in facts:
+        raise ImageError(facts["error"])
+    return facts
+
+
+def _limit(memory: int, seconds: int) -> None:
+    try:
+        import resource
+    except ImportError:  # not on Windows; the time limit of the parent still holds
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _facts(path: Path, view: Path, most: int, side: int) -> dict[str, Any]:
+    from PIL import Image
+
+    from counterscan.imaging import picture as limits
+    from counterscan.imaging import read
+    from counterscan.studio.views import write_view
+
+    Image.MAX_IMAGE_PIXELS = None  # our own limit is lower, and its message says the sizes
+    limits.LARGEST = min(limits.LARGEST, most)  # checked by the readers before they decode
+    picture = read(path)
+    height, width = picture.pixels.shape[:2]
+    return {
+        "width": width,
+        "height": height,
+        "bits": picture.bits,
+        "format": picture.format,
+        "spacing_mm": picture.spacing_mm,
+        "view": write_view(picture.unit(), view, side),
+    }
+
+
+def main(arguments: list[str]) -> None:
+    """Decode as the arguments say; the answer goes to stdout."""
+    path, view, most, side, memory, seconds = arguments
+    _limit(int(memory), int(seconds))
+    warnings.simplefilter("ignore")
+    try:
+        answer = _facts(Path(path), Path(view), int(most), int(side))
+    except CounterscanError as error:
+        answer = {"error": str(error)}
+    except MemoryError:
+        answer = {"error": f"{Path(path).name}: needs too much memory to read"}
+    except Exception as error:
+        answer = {"error": f"{Path(path).name}: damaged ({type(error).__name__})"}
+    sys.stdout.write(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

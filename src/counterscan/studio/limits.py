@@ -1,0 +1,27 @@
+"""What one visitor may ask of the server, and how much the server holds at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Sizes in bytes and pixels, times in seconds, the rest in numbers.
+
+    ``view_side`` is the longest side of what the browser is sent to look at; results keep their own size.
+    ``queued`` and ``queued_each`` count the jobs that wait or run, of all and of one session.
+    """
+
+    upload_bytes: int = 64 * 2**20
+    pixels: int = 40_000_000
+    view_side: int = 2048
+    images: int = 100
+    sessions: int = 200
+    session_bytes: int = 2 * 2**30
+    idle_seconds: float = 4 * 3600
+    queued: int = 32
+    queued_each: int = 8
+    decoders: int = 2
+    decode_seconds: float = 30
+    decode_bytes: int = 4 * 2**30

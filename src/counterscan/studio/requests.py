@@ -1,0 +1,70 @@
+"""What may be asked of the API, with its limits."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Id = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+Words = Annotated[str, Field(max_length=500)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 17, description="Equal seeds give equal results.")]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class MaskRequest(_Request):
+    """A drawn region: one bit a pixel, row by row, first pixel in the highest bit, as base64. Stretched to the image."""
+
+    width: Annotated[int, Field(ge=1, le=4096)]
+    height: Annotated[int, Field(ge=1, le=4096)]
+    bits: Annotated[str, Field(max_length=2_800_000)]
+
+
+class EditRequest(_Request):
+    """The options of ``counterscan edit``. ``count`` alternatives have the seeds ``seed``, ``seed + 1``, …"""
+
+    image: Id
+    remove: Annotated[list[Words], Field(max_length=16)] = []
+    add: Annotated[list[Words], Field(max_length=16)] = []
+    source: Words | None = None
+    target: Words | None = None
+    instruct: Words | None = None
+    region: Words | None = None
+    mask: MaskRequest | None = None
+    keep: Annotated[list[Words], Field(max_length=16)] = []
+    method: Words | None = None
+    model: Words | None = None
+    seed: Seed = 0
+    count: Annotated[int, Field(ge=1, le=6)] = 1
+
+
+class AttributeRequest(_Request):
+    """The options of ``counterscan attribute``."""
+
+    image: Id
+    finding: Words
+    repeats: Annotated[int, Field(ge=1, le=8)] = 1
+    method: Words | None = None
+    model: Words | None = None
+    seed: Seed = 0
+
+
+class GenerateRequest(_Request):
+    """The options of ``counterscan generate``. Image ``i`` has the seed ``seed + i``."""
+
+    prompt: Words
+    n: Annotated[int, Field(ge=1, le=8)] = 1
+    steps: Annotated[int, Field(ge=1, le=100)] = 30
+    guidance: Annotated[float, Field(ge=0, le=100)] = 2
+    model: Words | None = None
+    seed: Seed = 0
+
+
+class DatasetRequest(_Request):
+    """A row of a manifest, to open its image."""
+
+    manifest: Words
+    row: Annotated[int, Field(ge=0, le=2**40)]

@@ -1,0 +1,79 @@
+"""Run the studio: bind first, so that the folder of this address is ours alone, then serve until stopped."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from counterscan.errors import WordsError, WorkError
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server at ``host``."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises ``WorkError`` when the address is taken or not this machine's."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise WorkError(f"{host}:{port}: {error.strerror or error}; choose another --port or --host") from error
+    return listener
+
+
+def state_folder(host: str, port: int) -> Path:
+    """Where sessions and the ledger of this address are kept, in the user's own state folder."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "counterscan" / f"studio-{host.replace(':', '_')}-{port}"
+
+
+def serve(
+    host: str,
+    port: int,
+    *,
+    model: str,
+    token: str | None,
+    state: Path | None,
+    data: Path | None,
+    bench: Path | None,
+    offline: bool,
+    ready: Callable[[str], None],
+) -> None:
+    """Serve until Ctrl-C; ``ready`` is told the address. A ``host`` that others can reach needs a ``token``."""
+    if not is_loopback(host) and not token:
+        raise WordsError(f"--host {host} can be reached by others: give a --token that they must know")
+    if token is not None and len(token) < 12:
+        raise WordsError("--token: at least 12 characters, such as those of: openssl rand -hex 16")
+    for folder, option in ((data, "--data"), (bench, "--bench")):
+        if folder is not None and not folder.is_dir():
+            raise WordsError(f"{folder}: is no folder; name one after {option}")
+    import uvicorn
+
+    from counterscan.studio.app import create
+    from counterscan.studio.core import Options
+
+    listener = bind(host, port)
+    port = listener.getsockname()[1]
+    options = Options(
+        state=state or state_folder(host, port), model=model, token=token, data=data, bench=bench, offline=offline,
+        hosts=("127.0.0.1", "localhost", "[::1]") if is_loopback(host) else (),
+    )  # fmt: skip
+    app = create(options)
+    ready(f"http://{f'[{host}]' if ':' in host else host}:{port}/")
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, limit_concurrency=256,
+        timeout_keep_alive=15, timeout_graceful_shutdown=3, h11_max_incomplete_event_size=65536,
+    )  # fmt: skip
+    uvicorn.Server(config).run(sockets=[listener])

@@ -1,0 +1,142 @@
+"""What a job does: call the public API, and leave files to download and views to look at in the job's folder."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from counterscan.errors import WordsError
+from counterscan.studio.views import write_view
+
+if TYPE_CHECKING:
+    from counterscan.backbones.base import Backbone
+    from counterscan.result import Counterfactual
+
+Report = Callable[[int, int], None]
+FLOOR = 0.02  # five grey levels of 256: changes below it are no region
+
+
+class Models:
+    """The models that may be named: the built-in ones, and the one given at the start. Each is opened once."""
+
+    def __init__(self, default: str, *, offline: bool = False) -> None:
+        from counterscan.backbones import names
+
+        self.default, self._offline = default, offline
+        self.names = list(dict.fromkeys([default, *names()]))
+        self._open: dict[str, Backbone] = {}
+        self._lock = threading.Lock()
+
+    def get(self, name: str | None) -> Backbone:
+        """The model of that name, by default the one given at the start."""
+        name = name or self.default
+        if name not in self.names:  # never a path from the browser
+            raise WordsError(f"no model {name!r} here: known are {', '.join(self.names)}")
+        with self._lock:
+            if name not in self._open:
+                import counterscan
+
+                self._open[name] = counterscan.load(name, offline=self._offline)
+            return self._open[name]
+
+
+def unpack_mask(mask: dict[str, Any], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """A drawn region as bool (H, W) of the image's ``size``, from bits packed row by row at the size it was drawn."""
+    import base64
+
+    width, height = mask["width"], mask["height"]
+    try:
+        packed = np.frombuffer(base64.b64decode(mask["bits"], validate=True), np.uint8)
+    except ValueError as error:
+        raise WordsError(f"mask: bits are not base64 ({error})") from None
+    if packed.size != -(-width * height // 8):
+        raise WordsError(f"mask: {packed.size} bytes for {width}x{height} pixels")
+    drawn = np.unpackbits(packed, count=width * height).reshape(height, width).astype(bool)
+    if not drawn.any():
+        raise WordsError("the drawn region is empty: nothing may change; draw the area that may, or clear it")
+    rows, columns = (np.arange(n) * m // n for n, m in zip(size, (height, width), strict=True))
+    return drawn[np.ix_(rows, columns)]
+
+
+def edit(
+    path: Path, folder: Path, backbone: Backbone, request: dict[str, Any], *, count: int, side: int, report: Report
+) -> dict[str, Any]:
+    """Counterfactuals of one image with ``count`` seeds."""
+    import counterscan
+
+    picture = _read(path)
+    request, seed = dict(request), request["seed"]
+    if request.get("mask"):
+        request["mask"] = unpack_mask(request["mask"], picture.pixels.shape[:2])
+    items = []
+    for k in range(count):
+
+        def part(done: int, total: int, k: int = k) -> None:
+            report(k * total + done, count * total)
+
+        result = counterscan.edit(picture, **(request | {"seed": seed + k}), model=backbone, progress=part)
+        items.append(_edited(result, folder, f"{picture.stem}.{seed + k}", side))
+    return {"items": items, "model": backbone.card.name}
+
+
+def _edited(result: Counterfactual, folder: Path, stem: str, side: int) -> dict[str, Any]:
+    from counterscan.attribution.difference import regions, strength
+    from counterscan.studio.report import write_report
+
+    files = result.save(folder, stem)
+    view = write_view(result.counterfactual.unit(), folder / f"{stem}.view", side)
+    files |= {"view": f"{stem}.view", "record": f"{stem}.json", "report": f"{stem}.report.html"}
+    found = regions(strength(result.difference) > FLOOR, result.difference, result.factual.spacing_mm)
+    write_report(result, found, folder / files["report"])
+    facts = {key: getattr(result, key) for key in ("method", "evaluations", "seconds", "seed", "model", "fingerprint")}
+    words = {"source": result.edit.source, "target": result.edit.target}
+    changed = float(result.mask.mean())
+    return {"files": files, "view": view, "regions": list(map(asdict, found)), "changed": changed} | facts | words
+
+
+def attribute(
+    path: Path, folder: Path, backbone: Backbone, request: dict[str, Any], *, side: int, report: Report
+) -> dict[str, Any]:
+    """Where a finding is. The view of the signed map holds ``map / 2 + 0.5``."""
+    import counterscan
+
+    picture = _read(path)
+    result = counterscan.attribute(picture, **request, model=backbone, progress=report)
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = f"{picture.stem}.{result.seed}"
+    files = result.save(folder, stem) | {"view": f"{stem}.map.view", "spread": f"{stem}.spread.view"}
+    view = write_view(result.map / 2 + 0.5, folder / files["view"], side)
+    write_view(result.spread, folder / files["spread"], side)
+    facts = {key: getattr(result, key) for key in ("finding", "present", "threshold", "evaluations", "seconds", "seed")}
+    found = [asdict(region) for region in result.regions]
+    item = {"files": files, "view": view, "regions": found, "model": result.model, "fingerprint": result.fingerprint}
+    return {"items": [item | facts], "model": backbone.card.name}
+
+
+def generate(folder: Path, backbone: Backbone, request: dict[str, Any], *, side: int, report: Report) -> dict[str, Any]:
+    """Images from a prompt."""
+    import counterscan
+    from counterscan.imaging import write
+
+    pictures = counterscan.generate(**request, model=backbone, progress=report)
+    folder.mkdir(parents=True, exist_ok=True)
+    items = []
+    for i, picture in enumerate(pictures):
+        seed = request["seed"] + i
+        note = {"prompt": request["prompt"], "seed": seed, "model": backbone.card.name}
+        name = write(picture, folder / f"generated.{seed}.png", note=note | {"fingerprint": backbone.fingerprint}).name
+        view = write_view(picture.unit(), folder / f"generated.{seed}.view", side)
+        items.append({"files": {"counterfactual": name, "view": f"generated.{seed}.view"}, "view": view, "seed": seed})
+    return {"items": items, "model": backbone.card.name, "prompt": request["prompt"]}
+
+
+def _read(path: Path) -> Any:
+    from counterscan.imaging import read
+
+    return read(path)

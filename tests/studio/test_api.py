@@ -1,0 +1,281 @@
+"""The API: what it does, what it refuses, and that visitors see only their own."""
+
+from __future__ import annotations
+
+import base64
+import io
+import struct
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+pytest.importorskip("fastapi", reason="needs the extra studio")
+pytest.importorskip("httpx", reason="needs httpx, the client of fastapi's tests")
+
+from fastapi.testclient import TestClient
+from PIL import Image
+from tests.models import tiny
+
+from counterscan.studio.app import create
+from counterscan.studio.core import Options
+from counterscan.studio.limits import Limits
+
+BASE = "http://127.0.0.1"
+
+
+def png(shape=(50, 40)) -> bytes:
+    y, x = np.indices(shape)
+    buffer = io.BytesIO()
+    Image.fromarray((y * 900 + x * 400).astype(np.uint16)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    return str(tiny(tmp_path_factory.mktemp("model") / "tiny"))
+
+
+@pytest.fixture
+def app(model, tmp_path):
+    return create(Options(tmp_path / "state", model=model, limits=Limits(queued=4, queued_each=3)))
+
+
+@pytest.fixture
+def client(app):
+    with TestClient(app, base_url=BASE) as client:
+        assert client.post("/api/sessions").status_code == 201
+        yield client
+
+
+def other(client) -> TestClient:
+    """Another visitor of the same server."""
+    visitor = TestClient(client.app, base_url=BASE)
+    assert visitor.post("/api/sessions").status_code == 201
+    return visitor
+
+
+def send(client, data=None, name="chest.png"):
+    return client.post("/api/images", params={"name": name}, content=data or png())
+
+
+def finish(client, job, seconds=60):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        value = client.get(f"/api/jobs/{job}").json()
+        if value["state"] not in ("queued", "running"):
+            return value
+        time.sleep(0.05)
+    raise AssertionError(value)
+
+
+def ask(client, image, **words):
+    return client.post("/api/edit", json={"image": image, "remove": ["pacemaker"], **words})
+
+
+def test_edit_from_upload_to_files(client):
+    facts = send(client).json()
+    assert (facts["width"], facts["height"], facts["bits"]) == (40, 50, 16)
+    view = np.frombuffer(client.get(f"/api/images/{facts['image']}/view").content, "<u2").reshape(50, 40)
+    original = np.asarray(Image.open(io.BytesIO(png())))
+    assert np.array_equal(view, original)
+    job = finish(client, ask(client, facts["image"], seed=3, count=2).json()["job"])
+    assert job["state"] == "done"
+    first, second = job["result"]["items"]
+    assert (first["seed"], second["seed"]) == (3, 4) and first["evaluations"] > 0
+    files = {kind: client.get(f"/api/jobs/{job['id']}/files/{name}") for kind, name in first["files"].items()}
+    assert all(answer.status_code == 200 for answer in files.values())
+    after = np.asarray(Image.open(io.BytesIO(files["counterfactual"].content)))
+    mask = np.asarray(Image.open(io.BytesIO(files["mask"].content))) > 0
+    assert np.array_equal(after[~mask], original[~mask])
+    assert np.array_equal(np.frombuffer(files["view"].content, "<u2").reshape(50, 40), after)
+    assert (
+        b"Not for diagnosis" in files["report"].content
+        and "sandbox" in files["report"].headers["content-security-policy"]
+    )
+    again = client.post(f"/api/jobs/{job['id']}/items/0/image").json()
+    assert again["synthetic"] and ask(client, again["image"]).status_code == 202
+
+
+def test_a_drawn_region_limits_the_change(client):
+    facts = send(client).json()
+    drawn = np.zeros((25, 20), bool)
+    drawn[:10] = True
+    mask = {"width": 20, "height": 25, "bits": base64.b64encode(np.packbits(drawn).tobytes()).decode()}
+    job = finish(client, ask(client, facts["image"], remove=[], add=["pacemaker"], mask=mask).json()["job"])
+    name = job["result"]["items"][0]["files"]["mask"]
+    changed = np.asarray(Image.open(io.BytesIO(client.get(f"/api/jobs/{job['id']}/files/{name}").content))) > 0
+    assert not changed[20:].any()
+
+
+def test_attribute_and_generate(client):
+    facts = send(client).json()
+    asked = {"image": facts["image"], "finding": "pacemaker", "repeats": 2}
+    found = finish(client, client.post("/api/attribute", json=asked).json()["job"])
+    assert found["state"] == "done" and found["result"]["items"][0]["finding"] == "pacemaker"
+    made = client.post("/api/generate", json={"prompt": "world chest radiograph", "n": 2, "steps": 2})
+    job = finish(client, made.json()["job"])
+    assert len(job["result"]["items"]) == 2
+    name = job["result"]["items"][1]["files"]["counterfactual"]
+    assert Image.open(io.BytesIO(client.get(f"/api/jobs/{job['id']}/files/{name}").content)).size == (32, 32)
+
+
+def test_wrong_words_are_refused_before_they_are_queued(client):
+    image = send(client).json()["image"]
+    for words in ({"remove": ["unicorn"]}, {"method": "magic"}, {"model": "/etc"}, {"count": 99}, {"seed": -1}):
+        assert ask(client, image, **words).status_code == 422
+    assert client.get("/api/jobs").json()["jobs"] == []
+
+
+def slow(client, monkeypatch):
+    """An edit that takes long, and reports progress all the while."""
+    from counterscan.studio import work
+
+    def edit(path, folder, backbone, request, *, count, side, report):
+        for k in range(2000):
+            report(k, 2000)
+            time.sleep(0.02)
+        return {"items": []}
+
+    monkeypatch.setattr(work, "edit", edit)
+    return send(client).json()["image"]
+
+
+def test_cancel_running_and_waiting(client, monkeypatch):
+    image = slow(client, monkeypatch)
+    running, waiting = (ask(client, image).json()["job"] for _ in range(2))
+    while client.get(f"/api/jobs/{running}").json()["progress"]["done"] == 0:
+        time.sleep(0.02)
+    assert client.get(f"/api/jobs/{waiting}").json()["progress"]["ahead"] == 1
+    assert client.delete(f"/api/jobs/{waiting}").json()["state"] == "cancelled"
+    client.delete(f"/api/jobs/{running}")
+    assert finish(client, running, 2)["state"] == "cancelled"
+
+
+def test_a_full_queue_answers_429(client, monkeypatch):
+    image = slow(client, monkeypatch)
+    codes = [ask(client, image).status_code for _ in range(4)]
+    assert codes == [202, 202, 202, 429]
+    visitor = other(client)
+    theirs = send(visitor).json()["image"]
+    answers = [ask(visitor, theirs) for _ in range(2)]
+    assert [a.status_code for a in answers] == [202, 429] and answers[1].headers["retry-after"]
+
+
+def test_sessions_see_only_their_own(client):
+    facts = send(client).json()
+    job = finish(client, ask(client, facts["image"]).json()["job"])
+    name = job["result"]["items"][0]["files"]["counterfactual"]
+    visitor = other(client)
+    assert visitor.get("/api/images").json()["images"] == [] and visitor.get("/api/jobs").json()["jobs"] == []
+    for path in (f"images/{facts['image']}/view", f"jobs/{job['id']}", f"jobs/{job['id']}/files/{name}"):
+        assert visitor.get(f"/api/{path}").status_code == 404
+        assert client.get(f"/api/{path}").status_code == 200
+    assert ask(visitor, facts["image"]).status_code == 404
+    assert visitor.delete(f"/api/jobs/{job['id']}").status_code == 404
+    stranger = TestClient(client.app, base_url=BASE)
+    assert stranger.get("/api/images", headers={"X-Counterscan-Session": "guess"}).status_code == 401
+
+
+def test_ending_a_session_deletes_its_files(client, tmp_path):
+    send(client)
+    (folder,) = (tmp_path / "state" / "sessions").iterdir()
+    assert list(folder.rglob("chest.png"))
+    assert client.delete("/api/session").status_code == 204
+    assert not folder.exists() and client.get("/api/images").status_code == 401
+
+
+@pytest.mark.parametrize(
+    "name", ["../../../etc/passwd.png", "..\\..\\x.png", "/etc/x.png", "a\0b.png", ".", "", "é" * 400]
+)
+def test_names_from_the_browser_are_only_names(client, tmp_path, name):
+    facts = send(client, name=name).json()
+    assert "/" not in facts["name"] and "\\" not in facts["name"] and not facts["name"].startswith(".")
+    inside = {p for p in tmp_path.rglob("*") if p.is_file() and p.read_bytes() == png()}
+    assert len(inside) == 1 and all(p.is_relative_to(tmp_path / "state" / "sessions") for p in inside)
+
+
+@pytest.mark.parametrize("path", ["..%2f..%2fledger.sqlite", "%2e%2e%2fchest.png", "chest.0.view%00", "run.json"])
+def test_no_path_leads_out_of_a_job(client, path):
+    job = finish(client, ask(client, send(client).json()["image"]).json()["job"])
+    assert client.get(f"/api/jobs/{job['id']}/files/{path}").status_code == 404
+
+
+def bomb(side=20_000) -> bytes:
+    """A PNG of 400 megapixels in a few kilobytes."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    packer = zlib.compressobj(9)
+    rows = b"".join(packer.compress(bytes(side + 1)) for _ in range(side)) + packer.flush()
+    head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def test_bombs_polyglots_and_rubbish_are_refused_and_cost_nothing(client, tmp_path):
+    answer = send(client, bomb())
+    assert answer.status_code == 422 and "megapixel" in answer.json()["detail"]
+    for data in (
+        b"GIF89a/*<script>alert(1)</script>*/",
+        b"\x00" * 128 + b"DICM" + b"\xff" * 999,
+        png()[:60],
+        b"%PDF-1.7",
+    ):
+        answer = send(client, data)
+        assert answer.status_code == 422 and str(tmp_path) not in answer.text
+    polyglot = send(client, png() + b"<script>alert(1)</script>", "page.html")
+    assert polyglot.status_code in (201, 422)
+    if polyglot.status_code == 201:  # a PNG with a tail: only ever sent back as numbers
+        view = client.get(f"/api/images/{polyglot.json()['image']}/view")
+        assert b"script" not in view.content and view.headers["content-type"] == "application/octet-stream"
+        assert view.headers["x-content-type-options"] == "nosniff"
+    assert send(client).status_code == 201
+
+
+def test_too_many_bytes(model, tmp_path):
+    with TestClient(create(Options(tmp_path, model=model, limits=Limits(upload_bytes=1000))), base_url=BASE) as client:
+        client.post("/api/sessions")
+        assert send(client, png((200, 200))).status_code == 413
+        chunks = client.post("/api/images", content=(b"x" * 400 for _ in range(9)))
+        assert chunks.status_code == 413
+        assert not [p for p in (tmp_path / "sessions").rglob("*") if p.is_file()]
+
+
+def test_a_crash_while_decoding_costs_only_that_upload(client, monkeypatch):
+    import sys
+
+    from counterscan.studio import decode
+
+    crash = lambda command, **rest: run([sys.executable, "-c", "import os; os.abort()"], **rest)  # noqa: E731
+    run = decode.subprocess.run
+    monkeypatch.setattr(decode.subprocess, "run", crash)
+    assert send(client).status_code == 422
+    monkeypatch.setattr(decode.subprocess, "run", run)
+    assert send(client).status_code == 201
+
+
+def test_fifty_uploads_at_once(client):
+    with ThreadPoolExecutor(50) as pool:
+        codes = list(pool.map(lambda k: send(client, png((20 + k, 30))).status_code, range(50)))
+    assert codes == [201] * 50
+    assert len({i["image"] for i in client.get("/api/images").json()["images"]}) == 50
+
+
+def test_a_token_opens_the_door(model, tmp_path):
+    token = "a-long-enough-token"
+    with TestClient(create(Options(tmp_path, model=model, token=token, hosts=())), base_url="http://pacs") as client:
+        for path in ("/", "/api/about", "/openapi.json", "/?token=wrong"):
+            assert client.get(path).status_code == 401
+        assert client.get("/api/about", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+        assert client.get("/", params={"token": token}).status_code == 200  # by a cookie from now on
+        assert client.get("/api/about").status_code == 200
+
+
+def test_other_hosts_and_other_sites_are_refused(client):
+    assert client.get("/api/about", headers={"Host": "evil.example"}).status_code == 421
+    assert client.post("/api/sessions", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    page = client.get("/")
+    assert page.status_code == 200 and "default-src 'none'" in page.headers["content-security-policy"]
