@@ -31,7 +31,7 @@ def test_of_plain_samples_it_is_the_v_prediction_error():
     z, noise, v = (torch.randn(4, 2, 8, 8, generator=generator) for _ in range(3))
     signal = torch.tensor([0.9, 0.5, 0.2, 0.1])
     s, n = signal.view(-1, 1, 1, 1), (1 - signal**2).sqrt().view(-1, 1, 1, 1)
-    batch = Batch(z, z, [""] * 4, change_weight(z, z))
+    batch = Batch(z, z, [""] * 4, change_weight(z, z), torch.zeros(4, dtype=torch.bool))
     value = loss(constant(v), torch.zeros(0), batch, torch.zeros(4), noise, signal)
     assert value.item() == pytest.approx((v - (s * noise - n * z)).square().mean().item(), rel=1e-5)
 
@@ -43,7 +43,7 @@ def test_of_a_twin_it_is_zero_for_the_clean_twin_only():
     twin[..., 2:4, 2:4] += 1
     signal = torch.tensor([0.8, 0.3])
     s, n = signal.view(-1, 1, 1, 1), (1 - signal**2).sqrt().view(-1, 1, 1, 1)
-    batch = Batch(z, twin, ["", ""], change_weight(z, twin))
+    batch = Batch(z, twin, ["", ""], change_weight(z, twin), torch.ones(2, dtype=torch.bool))
     x = s * z + n * noise
     value = [
         loss(constant((s * x - clean) / n), torch.zeros(0), batch, torch.zeros(2), noise, signal).item()
@@ -64,37 +64,55 @@ def test_every_change_teaches_about_as_much():
     assert weight[:, 0, 0, 0].tolist() == [1, 1]
 
 
-def test_a_batch_pairs_only_images_of_one_patient():
+def told(batch: Batch) -> list[bool]:
+    """Which captions say that the pacemaker goes."""
+    return ["no pacemaker" in text or "no support devices" in text for text in batch.captions]
+
+
+def test_a_batch_pairs_only_images_of_one_patient_and_says_what_it_asks_for():
     latents = np.arange(3, dtype=np.float16).reshape(3, 1, 1, 1) * np.ones((3, 1, 4, 4), np.float16)
     corpus = Corpus(latents, ROWS, np.ones(3), np.array([7, 7, -1]))
-    rng = np.random.default_rng(0)
-    batch = draw(corpus, DenoiserSettings(batch=200, twins=1.0), rng)
-    pairs = {(int(a), int(b)) for a, b in zip(batch.z[:, 0, 0, 0], batch.target[:, 0, 0, 0], strict=True)}
-    assert pairs == {(0, 1), (1, 0), (2, 2)}
-    told = {text for text, z in zip(batch.captions, batch.z[:, 0, 0, 0], strict=True) if z == 0}
-    assert all("no pacemaker" in text or "no support devices" in text for text in told)
+    batch = draw(corpus, DenoiserSettings(batch=200, twins=1.0), np.random.default_rng(0))
+    before, after = batch.z[:, 0, 0, 0], batch.target[:, 0, 0, 0]
+    assert {(int(a), int(b)) for a, b in zip(before, after, strict=True)} == {(0, 0), (0, 1), (1, 0), (1, 1), (2, 2)}
+    goes = [text for text, gone in zip(told(batch), (before == 0) & (after == 1), strict=True) if gone]
+    stays = [text for text, kept in zip(told(batch), (before == 0) & (after == 0), strict=True) if kept]
+    assert all(goes)
+    assert not any(stays)
+    assert batch.paired.tolist() == (before != 2).tolist()
+
+
+def test_what_is_kept_counts_as_much_as_what_is_taken_away():
+    latents = np.zeros((2, 1, 16, 16), np.float16)
+    latents[0, :, 10:12, 3:5] = 1
+    corpus = Corpus(latents, ROWS[:2], np.array([1.0, 0.0]), np.array([7, 7]))
+    batch = draw(corpus, DenoiserSettings(batch=40, twins=1.0), np.random.default_rng(0))
+    kept = (batch.z == batch.target).flatten(1).all(1)
+    assert 8 < kept.sum() < 32
+    assert (batch.weight[:, 0, 10, 3] == 2.56).all()
 
 
 def test_times_cover_the_chain_and_only_plain_samples_lean_to_noise():
     z = torch.zeros(64, 1, 2, 2)
     generator = torch.Generator().manual_seed(0)
-    plain = times(Batch(z, z, [""] * 64, z), 2.5, 1000, generator)
-    twins = times(Batch(z, z + 1, [""] * 64, z), 2.5, 1000, generator)
+    paired = torch.ones(64, dtype=torch.bool)
+    plain = times(Batch(z, z, [""] * 64, z, ~paired), 2.5, 1000, generator)
+    twins = times(Batch(z, z, [""] * 64, z, paired), 2.5, 1000, generator)
     assert plain.float().mean() > 600
     assert 480 < twins.float().mean() < 520
     assert twins.min() < 16
     assert twins.max() > 983
 
 
-def test_crops_hold_what_is_removed_and_say_so():
+def test_crops_hold_what_is_removed_and_say_whether_it_is():
     rng = np.random.default_rng(0)
     latents = np.zeros((3, 1, 16, 16), np.float16)
     latents[0, :, 10:12, 3:5] = 1
     corpus = Corpus(latents, ROWS, np.ones(3), np.array([7, 7, -1]))
     pairs = removals(corpus)
     assert pairs[0].tolist() == [[0, 1]]
-    batch = draw_crops(corpus, pairs, DenoiserSettings(batch=8), rng)
-    assert batch.z.shape == (16, 1, 8, 8)
+    batch = draw_crops(corpus, pairs, DenoiserSettings(batch=16), rng)
+    assert batch.z.shape == (32, 1, 8, 8)
     assert (batch.z.amax((1, 2, 3)) == 1).all()
-    assert (batch.target == 0).all()
-    assert all("no pacemaker" in text or "no support devices" in text for text in batch.captions)
+    assert told(batch) == (batch.target.amax((1, 2, 3)) == 0).tolist()
+    assert {True, False} == set(told(batch))
