@@ -10,6 +10,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pydicom
 import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra studio")
@@ -95,6 +96,9 @@ def test_edit_from_upload_to_files(client):
         b"Not for diagnosis" in files["report"].content
         and "sandbox" in files["report"].headers["content-security-policy"]
     )
+    assert first["asked"] == "remove pacemaker" and files["png"].content == files["counterfactual"].content
+    dicom = pydicom.dcmread(io.BytesIO(files["dicom"].content))
+    assert dicom.SyntheticData == "YES" and not dicom.PatientName and np.array_equal(dicom.pixel_array, after)
     again = client.post(f"/api/jobs/{job['id']}/items/0/image").json()
     assert again["synthetic"] and ask(client, again["image"]).status_code == 202
 
@@ -279,3 +283,36 @@ def test_other_hosts_and_other_sites_are_refused(client):
     assert client.post("/api/sessions", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
     page = client.get("/")
     assert page.status_code == 200 and "default-src 'none'" in page.headers["content-security-policy"]
+
+
+def test_the_examples_can_be_opened(client):
+    known = client.get("/api/examples").json()
+    assert known["credit"] and len(known["examples"]) >= 3
+    small = client.get("/api/examples/0/thumbnail")
+    assert max(Image.open(io.BytesIO(small.content)).size) <= 128
+    assert client.post("/api/examples/1/image").json()["name"] == known["examples"][1]["file"]
+    assert client.post("/api/examples/99/image").status_code == 404
+
+
+def test_data_sets_and_benchmarks_below_their_folders_only(model, tmp_path):
+    data, bench = tmp_path / "data", tmp_path / "bench" / "one"
+    for folder in (data, bench / "cells"):
+        folder.mkdir(parents=True)
+    for path in (data / "a.png", tmp_path / "secret.png", bench / "speed.png", bench / "cells" / "x.png"):
+        path.write_bytes(png())
+    (data / "set.csv").write_text("path,patient,pacemaker\na.png,1,1\n../secret.png,2,0\n")
+    (bench / "run.json").write_text('{"command": "bench", "result": {"rows": [], "model": "m", "n": 2}}')
+    options = Options(tmp_path / "state", model=model, data=data, bench=tmp_path / "bench")
+    with TestClient(create(options), base_url=BASE) as client:
+        client.post("/api/sessions")
+        assert client.get("/api/datasets").json() == {"manifests": ["set.csv"]}
+        rows = client.get("/api/datasets/rows", params={"manifest": "set.csv", "query": "a.png"}).json()
+        assert rows["total"] == 1 and rows["rows"][0]["findings"] == ["pacemaker"]
+        here, there = ({"manifest": "set.csv", "row": k} for k in range(2))
+        assert client.get("/api/datasets/thumbnail", params=here).headers["content-type"] == "image/png"
+        assert client.post("/api/datasets/open", json=here).json()["name"] == "a.png"
+        assert client.get("/api/datasets/thumbnail", params=there).status_code == 404
+        assert client.post("/api/datasets/open", json=there).status_code == 404
+        assert client.get("/api/benches").json()["benches"][0]["pictures"] == ["speed.png", "cells/x.png"]
+        assert client.get("/api/benches/0/cells/x.png").content == png()
+        assert client.get("/api/benches/0/..%2f..%2f..%2fsecret.png").status_code == 404

@@ -10,43 +10,23 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import fastapi
-from fastapi import Cookie, Depends, Header, HTTPException, Query, Request, Response
+from fastapi import HTTPException, Query, Request, Response
 from fastapi.responses import FileResponse
 
 from counterscan import __version__
 from counterscan.errors import CounterscanError
-from counterscan.studio import browse, work
+from counterscan.studio import work
+from counterscan.studio.access import COOKIE, Here, Mine, set_cookie
 from counterscan.studio.core import Studio
-from counterscan.studio.requests import AttributeRequest, DatasetRequest, EditRequest, GenerateRequest
+from counterscan.studio.requests import AttributeRequest, EditRequest, GenerateRequest
 from counterscan.studio.sessions import Session, clean
 
-COOKIE = "counterscan_session"
 REPORT_POLICY = (
     "sandbox allow-scripts; default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 )
 TYPES = {".png": "image/png", ".html": "text/html", ".json": "application/json", ".dcm": "application/dicom"}
 
 
-def studio_of(request: Request) -> Studio:
-    """The studio behind a request."""
-    studio: Studio = request.app.state.studio
-    return studio
-
-
-def session_of(
-    request: Request,
-    cookie: Annotated[str | None, Cookie(alias=COOKIE)] = None,
-    header: Annotated[str | None, Header(alias="X-Counterscan-Session")] = None,
-) -> Session:
-    """The session of a request, by cookie or by header."""
-    session = studio_of(request).sessions.find(header or cookie)
-    if session is None:
-        raise HTTPException(401, "no such session: POST /api/sessions begins one")
-    return session
-
-
-Here = Annotated[Studio, Depends(studio_of)]
-Mine = Annotated[Session, Depends(session_of)]
 api = fastapi.APIRouter(prefix="/api")
 
 
@@ -82,7 +62,7 @@ def about(studio: Here) -> dict[str, Any]:
             if card is not None and card.findings:
                 findings = {finding: admits.get(finding, {}) for finding in card.findings}
                 facts = {"template": card.template, "resolution": card.resolution, "method": card.default_method}
-                models.append({"name": name, "findings": findings, **facts})
+                models.append({"name": name, "label": card.name, "findings": findings, **facts})
     limits = studio.limits
     return {
         "version": __version__,
@@ -232,56 +212,6 @@ def take(job: str, item: int, studio: Here, session: Mine) -> dict[str, Any]:
     copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     shutil.copyfile(session.job(job) / name, copy)
     return studio.add_image(session, copy, name, synthetic=True)
-
-
-@api.get("/datasets")
-def datasets(studio: Here) -> dict[str, Any]:
-    """The manifests below the folder given with ``--data``."""
-    return {"manifests": browse.manifests(studio.options.data)}
-
-
-@api.get("/datasets/rows")
-def dataset_rows(
-    studio: Here,
-    manifest: Annotated[str, Query(max_length=1000)],
-    offset: Annotated[int, Query(ge=0, le=2**40)] = 0,
-    limit: Annotated[int, Query(ge=1, le=100)] = 25,
-    query: Annotated[str, Query(max_length=200)] = "",
-) -> dict[str, Any]:
-    """Rows of a manifest."""
-    return browse.rows(studio.options.data, manifest, offset, limit, query)
-
-
-@api.post("/datasets/open", status_code=201)
-def dataset_open(ask: DatasetRequest, studio: Here, session: Mine) -> dict[str, Any]:
-    """Take the image of a row into the session."""
-    path = browse.image_of(studio.options.data, ask.manifest, ask.row)
-    if path.stat().st_size > studio.limits.upload_bytes:
-        raise HTTPException(413, f"{path.name}: too large")
-    copy = session.folder / "incoming" / secrets.token_hex(16)
-    copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    shutil.copyfile(path, copy)
-    return studio.add_image(session, copy, path.name)
-
-
-@api.get("/benches")
-def benches(studio: Here) -> dict[str, Any]:
-    """The results of ``counterscan bench`` below the folder given with ``--bench``."""
-    return {"benches": browse.benches(studio.options.bench)}
-
-
-@api.get("/benches/{bench}/{name}")
-def bench_picture(bench: int, name: str, studio: Here) -> FileResponse:
-    """A picture of a benchmark."""
-    path = browse.picture_of(studio.options.bench, bench, name)
-    if path is None:
-        raise HTTPException(404, "no such picture")
-    return FileResponse(path, media_type="image/png")
-
-
-def set_cookie(response: Response, name: str, value: str) -> None:
-    """A cookie that scripts cannot read and other sites cannot send."""
-    response.set_cookie(name, value, httponly=True, samesite="strict")
 
 
 def _original(session: Session, image: str) -> Path:

@@ -16,9 +16,11 @@ from fastapi.responses import FileResponse, JSONResponse
 
 from counterscan import __version__
 from counterscan.errors import CounterscanError, DataError, ImageError, WordsError
-from counterscan.studio.api import COOKIE, Here, api, set_cookie
+from counterscan.studio.access import COOKIE, Here, set_cookie
+from counterscan.studio.api import api
 from counterscan.studio.core import Options, Studio
 from counterscan.studio.sessions import Full
+from counterscan.studio.shelves import shelves
 
 ACCESS = "counterscan_access"
 SWEEP = 60.0  # seconds between looks for idle sessions
@@ -51,6 +53,7 @@ def create(options: Options) -> FastAPI:
         description="Counterfactual edits of medical images. All results are synthetic and not for diagnosis.",
     )  # fmt: skip
     app.include_router(api)
+    app.include_router(shelves)
     _add_page(app)
     _add_errors(app)
     app.middleware("http")(_guard(options))

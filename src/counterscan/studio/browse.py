@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+from functools import lru_cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from counterscan.errors import DataError
 
 ENDINGS = (".csv", ".parquet")
+THUMBNAIL = 128  # pixels, at most, of the longest side
 SHOWN = ("path", "patient", "caption", "split", "view", "age", "sex")
 
 
@@ -66,7 +70,8 @@ def benches(root: Path | None) -> list[dict[str, Any]]:
         if isinstance(run, dict) and run.get("command") == "bench" and isinstance(run.get("result"), dict):
             keys = ("rows", "model", "world", "n", "floor")
             facts = {key: run["result"].get(key) for key in keys}
-            pictures = [p.name for p in sorted(path.parent.glob("*.png"))][:24]
+            some = [*sorted(path.parent.glob("*.png")), *sorted(path.parent.glob("cells/*.png"))]
+            pictures = [p.relative_to(path.parent).as_posix() for p in some][:96]
             found.append({"name": str(path.parent.relative_to(root or path)), "pictures": pictures, **facts})
     return found
 
@@ -77,6 +82,38 @@ def picture_of(root: Path | None, bench: int, name: str) -> Path | None:
     if root is None or not 0 <= bench < len(known) or name not in known[bench]["pictures"]:
         return None
     return root / known[bench]["name"] / name
+
+
+def examples() -> dict[str, Any]:
+    """The radiographs that come with the package: ``items`` and the ``credit`` they are owed."""
+    known: dict[str, Any] = json.loads((_examples() / "examples.json").read_text(encoding="utf-8"))
+    return known
+
+
+def example(number: int) -> Path:
+    """The file of an example. Raises ``DataError`` when there is none of that number."""
+    items = examples()["items"]
+    if not 0 <= number < len(items):
+        raise DataError(f"no example {number}: there are {len(items)}, from 0")
+    return _examples() / str(items[number]["file"])
+
+
+@lru_cache(maxsize=512)
+def thumbnail(path: Path) -> bytes:
+    """A small PNG of an image file that the server's own people put there."""
+    from counterscan.drawing import as_image
+    from counterscan.imaging import read
+    from counterscan.studio.views import shrink
+
+    buffer = io.BytesIO()
+    small = as_image(shrink(read(path).unit(), 2 * THUMBNAIL))
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    small.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _examples() -> Path:
+    return Path(str(resources.files("counterscan"))) / "data" / "examples"
 
 
 def _manifest(root: Path | None, manifest: str) -> Path:

@@ -18,6 +18,7 @@ from counterscan.report import SCRIPT, STYLE
 if TYPE_CHECKING:
     from counterscan.attribution import Region
     from counterscan.result import Counterfactual
+    from counterscan.types import Edit
 
 LABEL = "Synthetic: the counterfactual on this page was made by software. Not for diagnosis."
 SIDE = 1024  # pixels of the pictures on the page
@@ -36,7 +37,7 @@ def page(result: Counterfactual, regions: Sequence[Region]) -> str:
 
     before, after = colour(result.factual.unit()), colour(result.counterfactual.unit())
     scale = difference_scale(result.difference)
-    asked = ", ".join(f"{change.direction} {_words(change)}" for change in result.edit.changes) or "edit"
+    title = html.escape(asked(result.edit))
     facts = {
         "From": result.edit.source,
         "To": result.edit.target,
@@ -50,9 +51,9 @@ def page(result: Counterfactual, regions: Sequence[Region]) -> str:
     parts = "".join(f"<tr><td>{k}<td>{_size(region)}<td>{region.box}" for k, region in enumerate(regions, start=1))
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Counterscan: {html.escape(asked)}</title><style>{STYLE}
+<title>Counterscan: {title}</title><style>{STYLE}
 table{{border-collapse:collapse}}td,th{{text-align:left;padding:.2rem 1rem .2rem 0;vertical-align:top}}</style></head>
-<body><main><header><h1>{html.escape(asked[0].upper() + asked[1:])}</h1><p class="warn">{LABEL}</p></header>
+<body><main><header><h1>{title[0].upper() + title[1:]}</h1><p class="warn">{LABEL}</p></header>
 <article><button type="button" aria-pressed="false">Blink</button><h3>Original and answer</h3><div class="views">
 <div class="slider">{_image(before, "original")}<div class="after">{_image(after, "answer, synthetic")}</div>
 <div class="bar"></div><span class="tag l">original</span><span class="tag r">answer, synthetic</span>
@@ -65,6 +66,11 @@ table{{border-collapse:collapse}}td,th{{text-align:left;padding:.2rem 1rem .2rem
 <h2>How it was made</h2><table>{rows}</table></main>
 <footer><p><b>{LABEL}</b></p></footer><script>{SCRIPT}</script></body></html>
 """
+
+
+def asked(edit: Edit) -> str:
+    """What was asked, in a few words: the changes, else the target prompt."""
+    return ", ".join(f"{change.direction} {_words(change)}" for change in edit.changes) or edit.target or "edit"
 
 
 def _words(change: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from counterscan.studio.views import write_view
 
 if TYPE_CHECKING:
     from counterscan.backbones.base import Backbone
+    from counterscan.imaging import Picture
     from counterscan.result import Counterfactual
 
 Report = Callable[[int, int], None]
@@ -87,9 +88,12 @@ def edit(
 
 def _edited(result: Counterfactual, folder: Path, stem: str, side: int) -> dict[str, Any]:
     from counterscan.attribution.difference import regions, strength
-    from counterscan.studio.report import write_report
+    from counterscan.studio.report import asked, write_report
 
     files = result.save(folder, stem)
+    note = {key: getattr(result, key) for key in ("method", "model", "fingerprint", "seed")}
+    note |= {"words": f"{result.edit.source} -> {result.edit.target}"}
+    files |= _exports(result.counterfactual, folder, f"{stem}.counterfactual", files["counterfactual"], note)
     view = write_view(result.counterfactual.unit(), folder / f"{stem}.view", side)
     files |= {"view": f"{stem}.view", "record": f"{stem}.json", "report": f"{stem}.report.html"}
     found = regions(strength(result.difference) > FLOOR, result.difference, result.factual.spacing_mm)
@@ -97,7 +101,21 @@ def _edited(result: Counterfactual, folder: Path, stem: str, side: int) -> dict[
     facts = {key: getattr(result, key) for key in ("method", "evaluations", "seconds", "seed", "model", "fingerprint")}
     words = {"source": result.edit.source, "target": result.edit.target}
     changed = float(result.mask.mean())
-    return {"files": files, "view": view, "regions": list(map(asdict, found)), "changed": changed} | facts | words
+    shown = {"files": files, "view": view, "regions": list(map(asdict, found)), "changed": changed}
+    return shown | {"asked": asked(result.edit)} | facts | words
+
+
+def _exports(picture: Picture, folder: Path, stem: str, own: str, note: Mapping[str, Any]) -> dict[str, str]:
+    """The picture as PNG and as DICOM beside its ``own`` file, which is one of the two where it can be."""
+    from counterscan.imaging import write
+    from counterscan.studio.capture import write_capture
+
+    names = {"png": own if own.endswith(".png") else f"{stem}.png", "dicom": own}
+    if names["png"] != own:
+        write(picture, folder / names["png"], note=note)
+    if not own.endswith(".dcm"):
+        names["dicom"] = write_capture(picture, folder / f"{stem}.dcm", note).name
+    return names
 
 
 def attribute(
@@ -113,10 +131,11 @@ def attribute(
     files = result.save(folder, stem) | {"view": f"{stem}.map.view", "spread": f"{stem}.spread.view"}
     view = write_view(result.map / 2 + 0.5, folder / files["view"], side)
     write_view(result.spread, folder / files["spread"], side)
+    about = {"asked": f"where is {result.finding}", "method": request["method"] or backbone.card.default_method}
     facts = {key: getattr(result, key) for key in ("finding", "present", "threshold", "evaluations", "seconds", "seed")}
     found = [asdict(region) for region in result.regions]
     item = {"files": files, "view": view, "regions": found, "model": result.model, "fingerprint": result.fingerprint}
-    return {"items": [item | facts], "model": backbone.card.name}
+    return {"items": [item | about | facts], "model": backbone.card.name}
 
 
 def generate(folder: Path, backbone: Backbone, request: dict[str, Any], *, side: int, report: Report) -> dict[str, Any]:
@@ -130,9 +149,12 @@ def generate(folder: Path, backbone: Backbone, request: dict[str, Any], *, side:
     for i, picture in enumerate(pictures):
         seed = request["seed"] + i
         note = {"prompt": request["prompt"], "seed": seed, "model": backbone.card.name}
-        name = write(picture, folder / f"generated.{seed}.png", note=note | {"fingerprint": backbone.fingerprint}).name
+        note |= {"fingerprint": backbone.fingerprint}
+        name = write(picture, folder / f"generated.{seed}.png", note=note).name
         view = write_view(picture.unit(), folder / f"generated.{seed}.view", side)
-        items.append({"files": {"counterfactual": name, "view": f"generated.{seed}.view"}, "view": view, "seed": seed})
+        files = {"counterfactual": name, "view": f"generated.{seed}.view"}
+        files |= _exports(picture, folder, f"generated.{seed}", name, note)
+        items.append({"files": files, "view": view, "seed": seed})
     return {"items": items, "model": backbone.card.name, "prompt": request["prompt"]}
 
 

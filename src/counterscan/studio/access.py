@@ -1,0 +1,39 @@
+"""Who asks: the studio behind a request, and the visitor's session by cookie or by header."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Cookie, Depends, Header, HTTPException, Request, Response
+
+from counterscan.studio.core import Studio
+from counterscan.studio.sessions import Session
+
+COOKIE = "counterscan_session"
+
+
+def studio_of(request: Request) -> Studio:
+    """The studio behind a request."""
+    studio: Studio = request.app.state.studio
+    return studio
+
+
+def session_of(
+    request: Request,
+    cookie: Annotated[str | None, Cookie(alias=COOKIE)] = None,
+    header: Annotated[str | None, Header(alias="X-Counterscan-Session")] = None,
+) -> Session:
+    """The session of a request, by cookie or by header."""
+    session = studio_of(request).sessions.find(header or cookie)
+    if session is None:
+        raise HTTPException(401, "no such session: POST /api/sessions begins one")
+    return session
+
+
+Here = Annotated[Studio, Depends(studio_of)]
+Mine = Annotated[Session, Depends(session_of)]
+
+
+def set_cookie(response: Response, name: str, value: str) -> None:
+    """A cookie that scripts cannot read and other sites cannot send."""
+    response.set_cookie(name, value, httponly=True, samesite="strict")
