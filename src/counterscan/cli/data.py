@@ -8,22 +8,24 @@ from typing import Annotated, Any
 
 import typer
 
+from counterscan.cli import data_sets
 from counterscan.cli.output import emit, folder_for, progress, write_run
 from counterscan.errors import WordsError
 
 app = typer.Typer(
-    help="Make data sets.", epilog="Example: counterscan data world chest -n 100 -o world", no_args_is_help=True
+    help="Import, check and make data sets.",
+    epilog="Example: counterscan data check manifest.parquet -o report",
+    no_args_is_help=True,
 )
 
 
-@app.callback()
-def _data() -> None:
-    """Keeps ``world`` a command of its own while it is the only one."""
+app.command("import")(data_sets.import_)
+app.command("check")(data_sets.check)
 
 
 @app.command()
 def world(
-    name: Annotated[str, typer.Argument(help="The world: chest.")],
+    name: Annotated[str, typer.Argument(help="The world: chest or brain.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for images and manifest.csv.")],
     count: Annotated[int, typer.Option("-n", min=1, help="How many cases.")] = 100,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Equal seeds give equal images.")] = 0,

@@ -1,0 +1,173 @@
+"""Each kind of problem is planted once and found where it is; a sound set has none."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+from typer.testing import CliRunner
+
+from counterscan.cli import app
+from counterscan.data.checks import check
+from counterscan.data.looks import NEAR, difference_hash
+
+COUNT = 24
+
+
+def radiograph(rng):
+    """A frontal chest, roughly: shoulders broad, dark lungs, a heart to one side; each patient's own."""
+    y, x = np.indices((96, 96)) / 96
+    body = np.abs(x - 0.5) < 0.3 + 0.18 * y
+    lungs = ((x - 0.3) / 0.12) ** 2 + ((y - 0.45) / 0.3) ** 2 < 1
+    lungs |= ((x - 0.7) / 0.12) ** 2 + ((y - 0.45) / 0.3) ** 2 < 1
+    heart = ((x - 0.58) / 0.14) ** 2 + ((y - 0.6) / 0.14) ** 2 < 1
+    image = 0.75 * body - 0.5 * (lungs & ~heart) + 0.1 * y
+    own = gaussian_filter(rng.normal(size=image.shape), 6)
+    return np.clip(image + 0.12 * own / own.std(), 0, 1)
+
+
+def save(path, image):
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray((image * 255).astype(np.uint8)).save(path)
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Radiographs with masks, all well; ``manifest.csv`` is written by the tests."""
+    rng = np.random.default_rng(3)
+    out = []
+    for i in range(COUNT):
+        save(tmp_path / f"images/{i}.png", radiograph(rng))
+        save(tmp_path / f"masks/{i}.png", np.ones((96, 96)))
+        split = "test" if i >= 20 else "train"
+        out.append({"path": f"images/{i}.png", "patient": f"p{i}", "caption": "chest", "split": split, "view": "PA"})
+        out[-1] |= {"age": 20 + i, "sex": "male", "mask": f"masks/{i}.png", "pneumonia": i % 2}
+    return out
+
+
+def saved(folder, rows):
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder / "manifest.csv"
+
+
+def kinds(found):
+    return {(issue.kind, issue.row) for issue in found.issues}
+
+
+def test_a_sound_set(tmp_path, rows):
+    found = check(saved(tmp_path, rows))
+    assert found.sound and found.issues == [] and found.rows == COUNT
+    assert found.balance["pneumonia"] == {"present": 12, "absent": 12}
+    assert found.splits == {"train": 20, "test": 4}
+
+
+def unreadable(folder, rows):
+    (folder / "images/3.png").write_bytes(b"\x89PNG nonsense")
+    (folder / "images/4.png").unlink()
+    return {("unreadable", 4), ("unreadable", 5)}
+
+
+def leaking(folder, rows):
+    rows[20]["patient"] = "p1"
+    return {("leaking patient", 0)}
+
+
+def duplicate(folder, rows):
+    image = np.asarray(Image.open(folder / "images/2.png"))
+    Image.fromarray(np.clip(image * 0.8 + 20, 0, 255).astype(np.uint8)).save(folder / "images/21.png", quality=80)
+    return {("duplicate across splits", 22)}
+
+
+def missing_mask(folder, rows):
+    (folder / "masks/7.png").unlink()
+    return {("missing mask", 8)}
+
+
+def old(folder, rows):
+    rows[5]["age"], rows[6]["age"] = 412, -3
+    return {("impossible age", 6), ("impossible age", 7)}
+
+
+def no_label(folder, rows):
+    rows[9]["pneumonia"] = "yes"
+    return {("bad field", 10)}
+
+
+def no_split(folder, rows):
+    rows[9]["split"] = "trian"
+    return {("bad field", 10)}
+
+
+def no_training(folder, rows):
+    for row in rows:
+        row["split"] = "test"
+    return {("nothing to train on", 0)}
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [unreadable, leaking, duplicate, missing_mask, old, no_label, no_split, no_training],
+    ids=lambda f: f.__name__,
+)
+def test_what_makes_training_unsound(tmp_path, rows, plant):
+    expected = plant(tmp_path, rows)
+    found = check(saved(tmp_path, rows))
+    assert kinds(found) == expected and not found.sound
+
+
+def test_what_is_only_odd(tmp_path, rows):
+    for i, turn in {1: lambda a: 255 - a, 2: np.rot90, 3: lambda a: a[::-1, ::-1]}.items():
+        image = np.asarray(Image.open(tmp_path / f"images/{i}.png"))
+        Image.fromarray(np.ascontiguousarray(turn(image))).save(tmp_path / f"images/{i}.png")
+    rows[6]["mask"] = ""
+    for i, row in enumerate(rows):
+        row |= {"cardiomegally": int(i < 12), "hernia": int(i == 0), "mass": 1, "hospital": "north"}
+    rows.append(rows[8] | {"caption": "another"})  # a second caption is no repetition
+    rows.append(dict(rows[9]))
+    found = check(saved(tmp_path, rows))
+    whole = {("no mask", 0), ("label typo", 0), ("rare finding", 0), ("no negatives", 0), ("not a finding", 0)}
+    assert kinds(found) == {("inverted", 2), ("rotated", 3), ("rotated", 4), ("repeated row", COUNT + 2)} | whole
+    assert found.sound
+    assert "'cardiomegaly'" in next(i.text for i in found.issues if i.kind == "label typo")
+
+
+def test_slices_of_one_patient_may_look_alike(tmp_path, rows):
+    Image.open(tmp_path / "images/2.png").save(tmp_path / "images/3.png")
+    rows[2]["patient"] = rows[3]["patient"]
+    assert check(saved(tmp_path, rows)).issues == []
+    rows[2]["patient"] = "p2"
+    assert kinds(check(saved(tmp_path, rows))) == {("duplicate", 4)}
+
+
+def test_hashes_see_through_contrast_and_size_but_not_through_patients():
+    rng = np.random.default_rng(0)
+    first, other = radiograph(rng), radiograph(rng)
+
+    def apart(a, b):
+        return sum((x ^ y).bit_count() for x, y in zip(difference_hash(a), difference_hash(b), strict=True))
+
+    small = np.asarray(Image.fromarray(first.astype(np.float32)).resize((64, 64), Image.Resampling.BOX))
+    assert apart(first, small * 0.6 + 0.2) <= NEAR < apart(first, other)
+
+
+def test_the_command_reports_everything_and_fails(tmp_path, rows):
+    unreadable(tmp_path, rows), old(tmp_path, rows), leaking(tmp_path, rows)
+    done = CliRunner().invoke(app, ["data", "check", str(saved(tmp_path, rows)), "-o", str(tmp_path / "out"), "--json"])
+    assert done.exit_code == 1
+    summary = json.loads(done.stdout)
+    assert summary["issues"] == {"unreadable": 2, "impossible age": 2, "leaking patient": 1} and not summary["sound"]
+    page = (tmp_path / "out/report.html").read_text()
+    assert "412 years" in page and "data:image/png;base64," in page and "NOT sound" in page
+    assert json.loads((tmp_path / "out/run.json").read_text())["result"]["rows"] == COUNT
+
+
+def test_the_command_on_a_sound_set(tmp_path, rows):
+    done = CliRunner().invoke(app, ["data", "check", str(saved(tmp_path, rows)), "--no-images", "--json"])
+    assert done.exit_code == 0 and json.loads(done.stdout)["sound"]
