@@ -1,0 +1,70 @@
+"""Similarity equals torchmetrics, and closed forms where they exist."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics.functional.image import (
+    multiscale_structural_similarity_index_measure,
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
+
+from counterscan.errors import ModelError
+from counterscan.metrics.similarity import lpips, mae, ms_ssim, ms_ssim_diversity, psnr, ssim
+
+
+def pair(*shape: int, noise: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(len(shape))
+    smooth = np.kron(rng.random((shape[0] // 8, shape[1] // 8, *shape[2:])), np.ones((8, 8, *[1] * (len(shape) - 2))))
+    return smooth, np.clip(smooth + noise * rng.standard_normal(smooth.shape), 0, 1)
+
+
+def tensor(x: np.ndarray) -> torch.Tensor:
+    x = x[..., None] if x.ndim == 2 else x
+    return torch.from_numpy(x).permute(2, 0, 1)[None]
+
+
+@pytest.mark.parametrize("shape", [(176, 200), (176, 192, 3)])
+def test_equals_torchmetrics(shape):
+    a, b = pair(*shape)
+    x, y = tensor(a), tensor(b)
+    assert ssim(a, b) == pytest.approx(float(structural_similarity_index_measure(x, y, data_range=1.0)), abs=1e-4)
+    theirs = float(multiscale_structural_similarity_index_measure(x, y, data_range=1.0))
+    assert ms_ssim(a, b) == pytest.approx(theirs, abs=1e-4)
+    assert psnr(a, b) == pytest.approx(float(peak_signal_noise_ratio(x, y, data_range=1.0)), abs=1e-4)
+    assert mae(a, b) == pytest.approx(float((x - y).abs().mean()))
+
+
+def test_an_image_is_itself_and_its_negative_is_not():
+    a, _ = pair(176, 176)
+    assert (mae(a, a), psnr(a, a)) == (0, float("inf"))
+    assert ssim(a, a) == pytest.approx(1) and ms_ssim(a, a) == pytest.approx(1)
+    assert ms_ssim(a, 1 - a) == 0  # negative terms count as 0
+
+
+def test_diversity_is_the_mean_over_pairs_and_falls_with_variety():
+    a, b = pair(176, 176)
+    c = pair(176, 176, noise=0.4)[1]
+    assert ms_ssim_diversity([a, b, c]) == pytest.approx((ms_ssim(a, b) + ms_ssim(a, c) + ms_ssim(b, c)) / 3)
+    assert ms_ssim_diversity([a, b]) > ms_ssim_diversity([a, c])
+
+
+def test_what_cannot_be_compared_is_refused():
+    with pytest.raises(ValueError, match="160"):
+        ms_ssim(np.zeros((160, 400)), np.zeros((160, 400)))
+    with pytest.raises(ValueError, match="11"):
+        ssim(np.zeros((10, 400)), np.zeros((10, 400)))
+    with pytest.raises(ValueError, match="shapes"):
+        ssim(np.zeros((20, 20)), np.zeros((20, 21)))
+    with pytest.raises(ValueError, match="two"):
+        ms_ssim_diversity([np.zeros((200, 200))])
+
+
+def test_lpips_says_what_it_needs():
+    try:
+        import lpips as _  # noqa: F401
+    except ImportError:
+        with pytest.raises(ModelError, match="pip install lpips"):
+            lpips(np.zeros((64, 64)), np.zeros((64, 64)))
