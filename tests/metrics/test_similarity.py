@@ -30,11 +30,27 @@ def tensor(x: np.ndarray) -> torch.Tensor:
 def test_equals_torchmetrics(shape):
     a, b = pair(*shape)
     x, y = tensor(a), tensor(b)
-    assert ssim(a, b) == pytest.approx(float(structural_similarity_index_measure(x, y, data_range=1.0)), abs=1e-4)
-    theirs = float(multiscale_structural_similarity_index_measure(x, y, data_range=1.0))
-    assert ms_ssim(a, b) == pytest.approx(theirs, abs=1e-4)
+    _, everywhere = structural_similarity_index_measure(x, y, data_range=1.0, return_full_image=True)
+    assert ssim(a, b) == pytest.approx(float(everywhere[..., 5:-5, 5:-5].mean()), abs=1e-4)  # theirs counts padding too
     assert psnr(a, b) == pytest.approx(float(peak_signal_noise_ratio(x, y, data_range=1.0)), abs=1e-4)
     assert mae(a, b) == pytest.approx(float((x - y).abs().mean()))
+
+
+def test_multiscale_equals_torchmetrics():
+    a, b = pair(400, 400)  # large: theirs averages the coarsest scale over its padding, ours over the image alone
+    theirs = float(multiscale_structural_similarity_index_measure(tensor(a), tensor(b), data_range=1.0))
+    assert ms_ssim(a, b) == pytest.approx(theirs, abs=0.01)
+
+
+def test_multiscale_is_the_product_of_its_scales():
+    a, b = pair(400, 400)
+    expected, x, y = 1.0, tensor(a), tensor(b)
+    for k, weight in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
+        _, contrast = structural_similarity_index_measure(x, y, data_range=1.0, return_contrast_sensitivity=True)
+        _, whole = structural_similarity_index_measure(x, y, data_range=1.0, return_full_image=True)
+        expected *= float(whole[..., 5:-5, 5:-5].mean() if k == 4 else contrast) ** weight
+        x, y = (torch.nn.functional.avg_pool2d(image, 2) for image in (x, y))
+    assert ms_ssim(a, b) == pytest.approx(expected, abs=1e-4)
 
 
 def test_an_image_is_itself_and_its_negative_is_not():
