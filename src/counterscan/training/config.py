@@ -1,0 +1,258 @@
+"""A training run as data: one YAML file, overridden by ``key=value`` words; every wrong field is named at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from counterscan.errors import WordsError
+
+Part = Literal["unet", "transformer", "text_encoder", "vae", "lora", "token"]
+
+
+class Strict(BaseModel):
+    """Frozen; a key nobody knows is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Captions(Strict):
+    """Where the words of an image come from.
+
+    ``source``: its ``caption``, its ``findings``, or ``auto``: the caption where there is one. ``drop`` is the share of
+    empty captions, which guidance needs. ``text`` stands for every caption, for textual inversion. The rest is for
+    captions made of findings: ``template`` opens them; ``mention`` and ``deny`` are the chances of naming a present or
+    an absent finding in a ``full`` caption; ``uncertain`` labels (-1) are not mentioned, or called "possible".
+    """
+
+    source: Literal["auto", "caption", "findings"] = "auto"
+    text: str | None = None
+    template: str = "chest radiograph"
+    drop: float = Field(default=0.1, ge=0, le=1)
+    full: float = Field(default=0.6, ge=0, le=1)
+    mention: float = Field(default=0.8, ge=0, le=1)
+    deny: float = Field(default=0.14, ge=0, le=1)
+    view: float = Field(default=0.7, ge=0, le=1)
+    sex: float = Field(default=0.5, ge=0, le=1)
+    uncertain: Literal["ignore", "words"] = "ignore"
+
+
+class Augment(Strict):
+    """Random changes of an image that keep its caption true.
+
+    ``flip``: left to right, ``words`` with the sides in the caption exchanged too, ``dropped`` only where the
+    caption was dropped, ``free`` where left and right mean nothing. ``rotate`` in degrees, ``zoom`` and ``shift`` as
+    fractions of the side, ``light`` as a factor of brightness and contrast: each the largest change, either way.
+    """
+
+    flip: Literal["never", "words", "dropped", "free"] = "never"
+    rotate: float = Field(default=0, ge=0, le=45)
+    zoom: float = Field(default=0, ge=0, lt=0.5)
+    shift: float = Field(default=0, ge=0, lt=0.5)
+    light: float = Field(default=0, ge=0, lt=1)
+
+    @property
+    def moves(self) -> bool:
+        """True where an image is never the same twice, so that its latent cannot be kept."""
+        return bool(self.rotate or self.zoom or self.shift or self.light)
+
+
+class Data(Strict):
+    """What is read: the rows of ``manifest`` whose split is ``split`` (empty: all).
+
+    ``balance`` names finding columns: rows with and without each are drawn equally often. ``cache`` keeps the latents of
+    a frozen autoencoder on disk; by default wherever that is right. ``workers`` threads read images.
+    """
+
+    manifest: Path
+    split: str = "train"
+    captions: Captions = Captions()
+    augment: Augment = Augment()
+    balance: tuple[str, ...] = ()
+    cache: bool | None = None
+    workers: int = Field(default=2, ge=1, le=64)
+
+
+class Lora(Strict):
+    """Low-rank adapters of the denoiser (Hu et al. 2022), on the layers whose names end in one of ``targets``."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: int = Field(default=16, ge=1)
+    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+class Token(Strict):
+    """A new word (Gal et al. 2023, textual inversion). Its embedding alone learns, and begins as that of ``start``."""
+
+    word: str = Field(default="<finding>", min_length=1)
+    start: str = "finding"
+
+
+class Objective(Strict):
+    """What is minimised.
+
+    ``prediction`` and ``zero_snr`` (Lin et al. 2024) change what the model predicts and its noise schedule; by default
+    both stay. ``min_snr`` is the gamma of Hang et al. 2023 (5 is usual). ``times`` are drawn evenly, or logit-normally
+    as for Stable Diffusion 3, and moved towards noise by ``shift``.
+    """
+
+    prediction: Literal["epsilon", "v_prediction", "sample"] | None = None
+    zero_snr: bool = False
+    min_snr: float | None = Field(default=None, gt=0)
+    loss: Literal["l2", "l1", "huber"] = "l2"
+    times: Literal["uniform", "logit_normal"] = "uniform"
+    shift: float = Field(default=1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Objective:
+        if self.zero_snr and self.prediction == "epsilon":
+            raise ValueError("zero_snr needs prediction v_prediction or sample: epsilon says nothing of pure noise")
+        return self
+
+
+class Optimizer(Strict):
+    """AdamW (``adamw8bit`` with bitsandbytes). ``rate`` after ``warmup`` steps; ``text_rate`` is the text encoder's share.
+
+    ``clip`` is the largest norm of the gradient; ``null`` leaves it alone.
+    """
+
+    name: Literal["adamw", "adamw8bit"] = "adamw"
+    rate: float = Field(default=1e-5, gt=0)
+    text_rate: float = Field(default=1.0, gt=0)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup: int = Field(default=0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    clip: float | None = Field(default=1.0, gt=0)
+
+
+class Autoencoder(Strict):
+    """The loss of a VAE: squared or absolute error, plus ``ssim`` times (1 - SSIM), plus ``kl`` times the divergence."""
+
+    ssim: float = Field(default=0.5, ge=0)
+    kl: float = Field(default=1e-6, ge=0)
+
+
+class Samples(Strict):
+    """Images drawn while training: one a prompt, every ``every`` steps, always from the same noise."""
+
+    prompts: tuple[str, ...] = ()
+    every: int = Field(default=1000, ge=1)
+    steps: int = Field(default=30, ge=1, le=1000)
+    guidance: float = Field(default=3.0, ge=0, le=100)
+
+
+class Config(Strict):
+    """One training run.
+
+    ``model`` is where it starts: a built-in name, a folder or a hub id; or ``compact`` holds the arguments of
+    :func:`counterscan.backbones.compact.build`, for a model from nothing. ``text_encoder`` (a folder or a hub id) takes the
+    place of the model's own. ``train`` lists what learns. One step takes ``batch`` images over all processes,
+    ``micro_batch`` at a time: the result does not depend on how they are spread.
+    """
+
+    model: str | None = None
+    compact: dict[str, Any] | None = None
+    text_encoder: str | None = None
+    output: Path
+    name: str | None = None
+    data: Data
+    train: tuple[Part, ...] = ("unet",)
+    lora: Lora = Lora()
+    token: Token = Token()
+    objective: Objective = Objective()
+    optimizer: Optimizer = Optimizer()
+    autoencoder: Autoencoder = Autoencoder()
+    steps: int = Field(default=1000, ge=1)
+    batch: int = Field(default=16, ge=1)
+    micro_batch: int = Field(default=4, ge=1)
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    frozen: Literal["float32", "bfloat16"] = "float32"
+    checkpointing: bool = False
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    save_every: int = Field(default=500, ge=1)
+    samples: Samples = Samples()
+    tracker: Literal["tensorboard", "wandb", "mlflow", "trackio"] | None = None
+    default_method: str | None = None
+    credit: str = ""
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _one_part(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        starts = [name for name in ("model", "compact") if getattr(self, name) is not None]
+        if len(starts) != 1:
+            raise ValueError(f"give one of model and compact, got {' and '.join(starts) or 'neither'}")
+        if not self.train:
+            raise ValueError("train: name at least one part")
+        if "vae" in self.train and len(self.train) > 1:
+            raise ValueError("train: the vae is trained alone, before what reads its latents; use two runs")
+        if "lora" in self.train and {"unet", "transformer"} & set(self.train):
+            raise ValueError("train: lora or the whole denoiser, not both")
+        if "token" in self.train and "text_encoder" in self.train:
+            raise ValueError("train: token or the whole text_encoder, not both")
+        if self.frozen != "float32" and self.precision != self.frozen:
+            raise ValueError(f"frozen: {self.frozen} weights need precision {self.frozen} too")
+        if self.micro_batch > self.batch:
+            raise ValueError(f"micro_batch {self.micro_batch} is more than batch {self.batch}")
+        return self
+
+
+def read(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """The settings in a YAML file, with ``key=value`` words laid over them (``optimizer.rate=1e-4``).
+
+    Paths in the file are relative to where the command runs. Raises ``WordsError`` that names every wrong field.
+    """
+    import yaml
+
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise WordsError(f"{path}: {error.strerror or error}; name a training config, such as configs/") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise WordsError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(values, dict):
+        raise WordsError(f"{path}: expected fields such as 'model: chest-world', got {type(values).__name__}")
+    for word in overrides:
+        _override(values, word)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise WordsError(f"{path}: {'; '.join(_faults(error))}") from None
+
+
+def _override(values: dict[str, Any], word: str) -> None:
+    import yaml
+
+    key, equals, text = word.partition("=")
+    if not equals or not key.strip():
+        raise WordsError(f"{word!r}: write key=value, such as steps=100 or optimizer.rate=1e-4")
+    *path, last = key.strip().split(".")
+    for part in path:
+        inner = values.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise WordsError(f"{word!r}: {part} holds no fields")
+        values = inner
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        values[last] = text
+
+
+def _faults(error: ValidationError) -> list[str]:
+    """One text a fault: the field, what is wrong, and what was given."""
+    out = []
+    for fault in error.errors():
+        where = ".".join(str(part) for part in fault["loc"])
+        what = fault["msg"].removeprefix("Value error, ")
+        given = f", got {fault['input']!r}" if where and fault["type"] not in ("missing", "extra_forbidden") else ""
+        out.append(": ".join(part for part in (where, what + given) if part))
+    return out

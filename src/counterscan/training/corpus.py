@@ -1,0 +1,177 @@
+"""What a trainer reads: rows of a manifest, drawn in an order that is a function of the seed and the step alone.
+
+Nothing here has a state, so nothing has to be saved: sample ``k`` of a run is the same row with the same words and the
+same noise, whatever ran before it and however many processes share the work.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from counterscan.data.manifest import Record, read, resolve
+from counterscan.errors import DataError, WordsError
+from counterscan.training.captions import CaptionSettings, Row, caption
+from counterscan.training.config import Captions, Data
+
+SIDES = {"left": "right", "right": "left"}
+SIDE = re.compile(r"\b(left|right)", re.IGNORECASE)
+SEXES = {"m": "male", "male": "male", "f": "female", "female": "female"}
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The rows that are trained on: image files, what is known of each, and its sampling weight (N,), which sum to 1."""
+
+    manifest: Path
+    files: tuple[Path, ...]
+    rows: tuple[Row, ...]
+    captions: tuple[str, ...]
+    numbers: tuple[int, ...]
+    weights: NDArray[np.float64]
+    findings: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def where(self, i: int) -> str:
+        """How to name row ``i`` in an error."""
+        return f"{self.manifest}: row {self.numbers[i]}"
+
+
+def open_corpus(data: Data) -> Corpus:
+    """Read the manifest. ``DataError`` names it and what is missing, every missing thing at once."""
+    records = [record for record in read(data.manifest) if data.split in ("", record.split)]
+    if not records:
+        raise DataError(
+            f"{data.manifest}: no row has the split {data.split!r}; set data.split, or leave it empty for all"
+        )
+    names = tuple(records[0].findings)
+    unknown = [name for name in data.balance if name not in names]
+    if unknown:
+        raise WordsError(f"data.balance: {data.manifest} has no column {', '.join(unknown)}; it has {', '.join(names)}")
+    _need_words(records, data)
+    used = tuple(dict.fromkeys(finding_name(name) for name in names if not _is_normal(name)))
+    return Corpus(
+        data.manifest,
+        tuple(resolve(data.manifest, record.path) for record in records),
+        tuple(row_of(record, data.captions) for record in records),
+        tuple(record.caption for record in records),
+        tuple(record.row for record in records),
+        balance(records, data.balance),
+        used,
+    )
+
+
+def _need_words(records: Sequence[Record], data: Data) -> None:
+    source = data.captions.source
+    if data.captions.text is not None:
+        return
+    if source == "caption":
+        silent = [record.row for record in records if not record.caption]
+        if silent:
+            raise DataError(
+                f"{data.manifest}: {len(silent)} rows have no caption (rows {', '.join(map(str, silent[:20]))}); "
+                "fill them, or set data.captions.source to auto"
+            )
+    if source == "findings" and not records[0].findings:
+        raise DataError(f"{data.manifest}: has no finding column, and data.captions.source is findings")
+
+
+def balance(records: Sequence[Record], names: Sequence[str]) -> NDArray[np.float64]:
+    """Sampling weights (N,), summing to 1: with and without each finding equally often, as far as they can all be.
+
+    The weights of the groups are found by iterative proportional fitting (Deming and Stephan 1940).
+    """
+    weights = np.ones(len(records))
+    groups = [np.array([record.findings[name] == 1 for record in records]) for name in names]
+    for _ in range(50 if len(groups) > 1 else 1):
+        for present in groups:
+            for rows in (present, ~present):
+                if rows.any() and not rows.all():
+                    weights[rows] *= 0.5 * weights.sum() / weights[rows].sum()
+    return weights / weights.sum()
+
+
+def row_of(record: Record, captions: Captions) -> Row:
+    """What is known of an image as the caption writer wants it."""
+    labels = {finding_name(name): value for name, value in record.findings.items() if not _is_normal(name)}
+    present = [(name, None, None, None) for name, value in labels.items() if value == 1]
+    if captions.uncertain == "words":
+        present += [(f"possible {name}", None, None, None) for name, value in labels.items() if value == -1]
+    absent = tuple(name for name, value in labels.items() if value == 0)
+    sex = SEXES.get(record.sex.lower())
+    return Row(captions.template, tuple(present), absent, record.view or None, sex)
+
+
+@lru_cache(4096)
+def finding_name(column: str) -> str:
+    """The canonical name of a finding column; a name that nobody knows is kept, in lower case and with spaces."""
+    from counterscan.language.vocabulary import lookup
+
+    plain = column.replace("_", " ").strip().lower()
+    try:
+        return lookup(plain).name
+    except WordsError:
+        return plain
+
+
+def _is_normal(column: str) -> bool:
+    return column.replace("_", " ").lower() in ("no finding", "normal", "healthy")
+
+
+def words_of(corpus: Corpus, i: int, settings: Captions, rng: np.random.Generator) -> str:
+    """The caption of row ``i`` for one step; empty where it is dropped."""
+    if rng.random() < settings.drop:
+        return ""
+    if settings.text is not None:
+        return settings.text
+    if settings.source == "caption" or (settings.source == "auto" and corpus.captions[i]):
+        return corpus.captions[i]
+    chances = CaptionSettings(0.0, settings.full, settings.mention, settings.deny, view=settings.view, sex=settings.sex)
+    return caption(corpus.rows[i], rng, chances)
+
+
+def swap_sides(text: str) -> str:
+    """Left and right exchanged: what a caption has to say of the mirrored image.
+
+    >>> swap_sides("Left-sided effusion, right lung clear")
+    'Right-sided effusion, left lung clear'
+    """
+
+    def other(match: re.Match[str]) -> str:
+        word = match.group()
+        swapped = SIDES[word.lower()]
+        return swapped.upper() if word.isupper() else swapped.capitalize() if word[0].isupper() else swapped
+
+    return SIDE.sub(other, text)
+
+
+class Order:
+    """Which row sample ``k`` of a run is. In each epoch every row comes as often as its weight says, to within one."""
+
+    def __init__(self, weights: NDArray[np.float64], seed: int) -> None:
+        self.ends, self.seed = np.cumsum(weights), seed
+        self.ends[-1] = 1.0
+        self._epoch, self._rows = -1, np.zeros(0, np.int64)
+
+    def __call__(self, k: int) -> int:
+        """The row of sample ``k``."""
+        epoch, place = divmod(k, len(self.ends))
+        if epoch != self._epoch:
+            rng = np.random.default_rng([self.seed, 0x0E, epoch])
+            points = (rng.permutation(len(self.ends)) + 0.5) / len(self.ends)
+            rows = np.searchsorted(self.ends, points, side="right").clip(max=len(self.ends) - 1)
+            self._epoch, self._rows = epoch, rows
+        return int(self._rows[place])
+
+
+def with_template(corpus: Corpus, template: str) -> Corpus:
+    """The same rows under another template."""
+    return replace(corpus, rows=tuple(replace(row, template=template) for row in corpus.rows))

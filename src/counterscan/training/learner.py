@@ -1,0 +1,114 @@
+"""The module that is trained: a batch in, one loss an image out. Every family is trained through its backbone alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from counterscan.diffusion import PredictionType, add_noise, training_target
+from counterscan.errors import WordsError
+from counterscan.training import objective
+from counterscan.training.config import Autoencoder, Config, Objective
+from counterscan.types import Condition
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images (B, C, H, W) in [0, 1] or their latents (B, c, h, w), one caption each, and the numbers that were drawn.
+
+    ``quantile`` (B,) chooses the timesteps, ``noise`` has the shape of the latents.
+    """
+
+    captions: Sequence[str]
+    quantile: Tensor
+    noise: Tensor
+    images: Tensor | None = None
+    latents: Tensor | None = None
+
+
+class Denoiser(nn.Module):
+    """Trains whatever lies between a caption and a denoised latent, of any family behind the waist."""
+
+    def __init__(self, backbone: Any, parts: dict[str, nn.Module], settings: Objective) -> None:
+        super().__init__()
+        self.parts = nn.ModuleDict(parts)
+        self.settings, self.backbone = settings, backbone
+        self.kind: PredictionType = getattr(
+            backbone, "prediction_type", "velocity" if backbone.schedule.is_flow else "epsilon"
+        )
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The weighted loss of each image (B,)."""
+        backbone = self.backbone
+        z = backbone.encode(batch.images) if batch.latents is None else batch.latents
+        z = z.to(backbone.device, torch.float32)
+        t = objective.times(batch.quantile, self.settings, len(backbone.schedule)).to(z.device)
+        signal, level = backbone.schedule.coefficients(t)
+        noise = batch.noise.to(z.device)
+        noisy = add_noise(z, noise, signal, level)
+        prediction = backbone.predict(noisy, t, self.condition(batch.captions))
+        target = training_target(z, noise, self.kind, signal, level)
+        error = objective.error(objective.answer(prediction, self.kind, signal, level), target, self.settings.loss)
+        return error * objective.weights(self.kind, signal, level, self.settings.min_snr)
+
+    def condition(self, captions: Sequence[str]) -> Condition:
+        """What the captions become; with gradients where the text encoder learns."""
+        if "text_encoder" not in self.parts:
+            condition: Condition = self.backbone.embed(captions)
+            return condition
+        return tokens(self.backbone, captions)
+
+
+def tokens(backbone: Any, captions: Sequence[str]) -> Condition:
+    """Token embeddings (B, L, D) with gradients, of the ``stable_diffusion`` family."""
+    rows = backbone._embed(captions)
+    masks = [mask for _, mask in rows if mask is not None]
+    return Condition(torch.stack([row for row, _ in rows]), None, torch.stack(masks) if masks else None)
+
+
+class Reconstruction(nn.Module):
+    """Trains an autoencoder on images: error, structural similarity, and the divergence of the posterior.
+
+    Leave out the perceptual loss that others add: it needs weights of another network, of photographs.
+    """
+
+    def __init__(self, backbone: Any, settings: Autoencoder, kind: str) -> None:
+        super().__init__()
+        self.parts = nn.ModuleDict({"vae": backbone.vae})
+        self.settings, self.loss, self.backbone = settings, kind, backbone
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The loss of each image (B,)."""
+        vae: Any = self.parts["vae"]
+        if batch.images is None:
+            raise ValueError("an autoencoder is trained on images, not on latents")
+        x = batch.images.to(self.backbone.device)
+        x = x.expand(-1, vae.config.in_channels, -1, -1) if x.shape[1] == 1 else x
+        encoded = vae.encode(x * 2 - 1)
+        if hasattr(encoded, "latent_dist"):
+            posterior = encoded.latent_dist
+            z = posterior.mean + posterior.std * batch.noise.to(x.device)
+            divergence = posterior.kl()
+        else:
+            z, divergence = encoded.latents, x.new_zeros(len(x))
+        y = vae.decode(z).sample.float() / 2 + 0.5
+        value = objective.error(y, x, self.loss)
+        if self.settings.ssim:
+            value = value + self.settings.ssim * (1 - objective.structural(y, x))
+        return value + self.settings.kl * divergence
+
+
+def build(backbone: Any, parts: dict[str, nn.Module], config: Config) -> nn.Module:
+    """The learner of a run. Raises ``WordsError`` where the objective does not fit the model."""
+    if "vae" in parts:
+        return Reconstruction(backbone, config.autoencoder, config.objective.loss)
+    wrong = objective.schedule_check(config.objective, backbone.schedule)
+    if wrong:
+        raise WordsError(wrong)
+    if "text_encoder" in parts and backbone.family != "stable_diffusion":
+        raise WordsError(f"train: the text encoder of a {backbone.family} model stays as it is; train unet or lora")
+    return Denoiser(backbone, parts, config.objective)

@@ -1,0 +1,240 @@
+"""Which parts of a model learn: whole modules, low-rank adapters, a new word, a text encoder in place of another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from counterscan.backbones import load, locate
+from counterscan.backbones.compact import seeded
+from counterscan.backbones.components import check_weights
+from counterscan.backbones.quiet import quiet
+from counterscan.diffusion import schedule_from_config
+from counterscan.errors import ModelError, WordsError
+from counterscan.training.config import Config, Lora, Objective, Token
+
+
+def denoiser_name(backbone: Any) -> str:
+    """The component that denoises, as the diffusers folder calls it."""
+    return "transformer" if hasattr(backbone, "transformer") else "unet"
+
+
+def open_model(config: Config, start: Path, device: torch.device) -> Any:
+    """The backbone to be trained, on the device, frozen; with its new text encoder and noise schedule if there are any."""
+    narrow = torch.bfloat16 if config.frozen == "bfloat16" else torch.float32
+    backbone: Any = load(start, device=str(device), dtype=narrow)
+    if config.text_encoder is not None:
+        swap_text_encoder(backbone, config.text_encoder, config.seed)
+    change_schedule(backbone, config.objective)
+    return backbone
+
+
+def change_schedule(backbone: Any, objective: Objective) -> None:
+    """Make the model predict something else, or end in pure noise; what is saved says so too."""
+    if objective.prediction is None and not objective.zero_snr:
+        return
+    config = dict(backbone.scheduler_config)
+    kind = objective.prediction or config.get("prediction_type", "epsilon")
+    if objective.zero_snr and kind == "epsilon":
+        raise WordsError("objective.zero_snr: the model predicts epsilon; set objective.prediction to v_prediction too")
+    config["prediction_type"] = kind
+    if objective.zero_snr:
+        config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "_class_name": "DDIMScheduler"}
+    backbone.scheduler_config, backbone.schedule = config, schedule_from_config(config)
+    backbone.prediction_type = kind
+
+
+def swap_text_encoder(backbone: Any, name: str, seed: int) -> None:
+    """Put another Hugging Face encoder in the place of the model's own, behind a projection that is trained.
+
+    The projection is diffusers' own (``encoder_hid_proj`` of the U-Net), so the result opens in plain diffusers.
+    """
+    if denoiser_name(backbone) != "unet" or not hasattr(backbone, "text_encoder"):
+        raise WordsError(f"text_encoder: only a Stable Diffusion model takes another one, not {backbone.family}")
+    backbone.text_encoder, backbone.tokenizer = _open_encoder(locate(name), backbone)
+    width = backbone.text_encoder.config.hidden_size
+    config = dict(backbone.unet.config)
+    if width == (config.get("encoder_hid_dim") or config["cross_attention_dim"]):
+        return
+    config |= {"encoder_hid_dim": width, "encoder_hid_dim_type": "text_proj"}
+    with seeded(seed), quiet():
+        unet = type(backbone.unet).from_config(config)
+    old = backbone.unet.state_dict()
+    kept = {k: old[k] for k, v in unet.state_dict().items() if k in old and old[k].shape == v.shape}
+    unet.load_state_dict(kept, strict=False)
+    backbone.unet = unet.to(backbone.device, backbone.dtype).eval().requires_grad_(False)
+
+
+def _open_encoder(folder: Path, backbone: Any) -> tuple[Any, Any]:
+    import transformers
+
+    check_weights(folder)
+    try:
+        with quiet(), torch.random.fork_rng(devices=[]):
+            known = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+            kind: Any = {"t5": transformers.T5EncoderModel, "clip": transformers.CLIPTextModel}.get(
+                known.model_type, transformers.AutoModel
+            )
+            encoder = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (ValueError, OSError, KeyError, RuntimeError) as error:
+        raise ModelError(
+            f"{folder}: not a text encoder with its tokenizer: {' '.join(str(error).split())[:300]}"
+        ) from error
+    positions = getattr(encoder.config, "max_position_embeddings", 512)
+    if known.model_type in ("roberta", "xlm-roberta", "camembert"):
+        positions -= 2  # the first two positions of these are never used
+    tokenizer.model_max_length = min(tokenizer.model_max_length, positions, 256)
+    if known.model_type != "clip":
+        encoder.config.use_attention_mask = True  # diffusers passes the padding mask only when this is set
+    return encoder.to(backbone.device, backbone.dtype).eval().requires_grad_(False), tokenizer
+
+
+def choose(backbone: Any, config: Config) -> dict[str, nn.Module]:
+    """Let the configured parts learn. Returns the components that hold them, by their names in the folder."""
+    name = denoiser_name(backbone)
+    denoiser = getattr(backbone, name)
+    parts: dict[str, nn.Module] = {}
+    for part in config.train:
+        if part in ("unet", "transformer"):
+            parts[name] = denoiser.requires_grad_(True).float()
+        elif part == "lora":
+            parts[name] = add_lora(denoiser, config.lora, config.seed)
+        elif part == "token":
+            parts["text_encoder"] = add_token(backbone, config.token)
+        else:
+            if not hasattr(backbone, part):
+                raise WordsError(f"train: a {backbone.family} model has no {part}")
+            parts[part] = getattr(backbone, part).requires_grad_(True).float()
+    projection = getattr(denoiser, "encoder_hid_proj", None)
+    if config.text_encoder is not None and isinstance(projection, nn.Linear):
+        projection.requires_grad_(True).float()
+        parts[name] = denoiser
+    for module in parts.values():
+        for name, parameter in module.named_parameters():
+            if name.startswith("pooler."):
+                parameter.requires_grad_(False)  # nothing reads it, and processes would wait for its gradient
+        module.train()
+        if config.checkpointing:
+            ask = getattr(module, "enable_gradient_checkpointing", None) or getattr(
+                module, "gradient_checkpointing_enable", None
+            )
+            if ask is not None:
+                ask()
+    return parts
+
+
+def add_lora(denoiser: Any, lora: Lora, seed: int) -> nn.Module:
+    """Low-rank adapters on the layers that ``lora.targets`` names; they alone learn, in float32."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    names = [n for n, m in denoiser.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    if not any(n == t or n.endswith("." + t) for n in names for t in lora.targets):
+        last = sorted({n.rsplit(".", 2)[-1] if not n[-1].isdigit() else ".".join(n.split(".")[-2:]) for n in names})
+        raise WordsError(f"lora.targets: no layer ends in {', '.join(lora.targets)}; there are {', '.join(last[:24])}")
+    with seeded(seed):
+        settings = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets))
+        inject_adapter_in_model(settings, denoiser, "default")
+    for name, parameter in denoiser.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float()
+    return denoiser
+
+
+class NewWords(nn.Module):
+    """An embedding table of which only the rows ``ids`` learn."""
+
+    def __init__(self, base_layer: nn.Embedding, ids: Tensor, start: Tensor) -> None:
+        super().__init__()
+        self.ids: Tensor
+        self.base_layer, self.learned = base_layer, nn.Parameter(start.clone().float())
+        self.register_buffer("ids", ids, persistent=False)
+
+    @property
+    def weight(self) -> Tensor:
+        """The whole table (N, D), learned rows included."""
+        return self.base_layer.weight.index_copy(0, self.ids, self.learned.to(self.base_layer.weight.dtype))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Token ids (...,) → embeddings (..., D)."""
+        place = (ids[..., None] == self.ids).long()  # (..., k): at most a single 1
+        new = (place.to(self.learned.dtype) @ self.learned).to(self.base_layer.weight.dtype)
+        return torch.where(place.any(-1, keepdim=True), new, self.base_layer(ids))
+
+
+def add_token(backbone: Any, token: Token) -> nn.Module:
+    """Add a word to tokenizer and text encoder; its embedding begins as that of ``token.start`` and alone learns."""
+    tokenizer, encoder = backbone.tokenizer, backbone.text_encoder
+    start = tokenizer(token.start, add_special_tokens=False)["input_ids"]
+    if not start:
+        raise WordsError(f"token.start: {token.start!r} is no word of the model's tokenizer")
+    if tokenizer.add_tokens([token.word]) != 1:
+        raise WordsError(f"token.word: the tokenizer knows {token.word!r} already; choose another")
+    with torch.random.fork_rng(devices=[]), quiet():
+        encoder.resize_token_embeddings(max(len(tokenizer), encoder.config.vocab_size), mean_resizing=False)
+    table = encoder.get_input_embeddings()
+    new = torch.tensor([tokenizer.convert_tokens_to_ids(token.word)], device=table.weight.device)
+    first = table.weight.detach()[start].mean(0, keepdim=True)
+    encoder.set_input_embeddings(NewWords(table.requires_grad_(False), new, first))
+    return encoder
+
+
+def plain_state(module: nn.Module) -> dict[str, Tensor]:
+    """The weights of a component under the names of its plain class: adapters merged, new words in their table."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers: list[Any] = [m for m in module.modules() if isinstance(m, BaseTunerLayer)]
+    for layer in layers:
+        layer.merge()
+    state = {
+        k: v.detach().to("cpu", copy=True).contiguous() for k, v in module.state_dict().items() if "lora_" not in k
+    }
+    for layer in layers:
+        layer.unmerge()
+    for name, inner in module.named_modules():
+        if isinstance(inner, NewWords):
+            del state[f"{name}.learned"]
+            state[f"{name}.base_layer.weight"] = inner.weight.detach().cpu().contiguous()
+    return {name.replace(".base_layer.", "."): value for name, value in state.items()}
+
+
+def learned(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that are trained, by name."""
+    return {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+
+class Average:
+    """An exponential moving average of the trained parameters, with the usual short memory in the first steps."""
+
+    def __init__(self, parameters: dict[str, nn.Parameter], decay: float) -> None:
+        self.decay = decay
+        self.values = {name: p.detach().clone() for name, p in parameters.items()}
+
+    @torch.no_grad()
+    def update(self, parameters: dict[str, nn.Parameter], step: int) -> None:
+        """After step ``step``, counted from 1."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.values.values()), [parameters[n].detach() for n in self.values], 1 - decay)
+
+
+@contextmanager
+def using(average: Average | None, parameters: dict[str, nn.Parameter]) -> Iterator[None]:
+    """Inside, the modules hold the averaged weights, where there are any."""
+    if average is None:
+        yield
+        return
+    kept = {name: p.detach().clone() for name, p in parameters.items()}
+    try:
+        with torch.no_grad():
+            for name, p in parameters.items():
+                p.copy_(average.values[name])
+        yield
+    finally:
+        with torch.no_grad():
+            for name, p in parameters.items():
+                p.copy_(kept[name])

@@ -1,0 +1,282 @@
+"""The one trainer: any part of any family, on one process or many, resumable at any moment."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from counterscan.errors import ModelError, WordsError, WorkError
+from counterscan.training import finish, loader
+from counterscan.training.cache import Latents
+from counterscan.training.config import Config, Optimizer
+from counterscan.training.corpus import Corpus, open_corpus
+from counterscan.training.learner import Batch, build
+from counterscan.training.objective import generator_of
+from counterscan.training.parts import Average, choose, learned, open_model, using
+from counterscan.training.start import start_folder
+from counterscan.training.state import Run, pack, unpack
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is. ``doing`` is "latents" or "training"; the rest is of training alone: loss, images/s, seconds left."""
+
+    doing: str
+    done: int
+    total: int
+    loss: float = math.nan
+    images_per_second: float = math.nan
+    seconds_left: float = math.nan
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run: its folder, which is a model folder; steps in all, and those done now; the last losses' mean."""
+
+    folder: Path
+    steps: int
+    resumed_from: int
+    loss: float
+    images_per_second: float
+
+
+Report = Callable[[Progress], None]
+
+
+class Session:
+    """Everything a run holds while it works. Made from a config alone; the same config makes the same session."""
+
+    def __init__(self, config: Config, *, report: Report | None = None) -> None:
+        self.config, self.report = config, report or (lambda _: None)
+        self.accelerator = accelerator_of(config)
+        self.run = Run(config.output)
+        self.corpus: Corpus = open_corpus(config.data)
+        with self.accelerator.main_process_first():
+            self.start = start_folder(config, self.corpus)
+        self.backbone = open_model(config, self.start, self.accelerator.device)
+        self.parts = choose(self.backbone, config)
+        self.learner: nn.Module = build(self.backbone, self.parts, config)
+        self.learner.train()
+        self.parameters = learned(self.learner)
+        self.optimizer = optimizer_of(self.parameters, config.optimizer)
+        self.average = Average(self.parameters, config.ema) if config.ema else None
+        self.wrapped, self.prepared = self.accelerator.prepare(self.learner, self.optimizer)
+
+    @property
+    def world(self) -> int:
+        """Processes that share the work."""
+        return int(self.accelerator.num_processes)
+
+    def source(self) -> loader.Source:
+        """What samples are made from; latents are computed first where they can be kept."""
+        return loader.Source(
+            self.config,
+            self.corpus,
+            self._latents(),
+            tuple(self.backbone.latent_shape),
+            self.backbone.channels,
+            self.backbone.resolution,
+        )
+
+    def _latents(self) -> Latents | None:
+        data = self.config.data
+        possible = "vae" not in self.parts and hasattr(self.backbone, "vae") and not data.augment.moves
+        if data.cache and not possible:
+            raise WordsError(
+                "data.cache: latents can be kept only of a frozen autoencoder, and of images that do not move"
+            )
+        if data.cache is False or not possible:
+            return None
+        kept = Latents(self.config.output / "latents", self.corpus, self.backbone, data.augment.flip != "never")
+        kept.fill(
+            self.accelerator.process_index,
+            self.world,
+            data.workers,
+            lambda done, total: self.report(Progress("latents", done, total)),
+        )
+        self.accelerator.wait_for_everyone()
+        return kept
+
+    def step(self, number: int, batches: list[Batch]) -> tuple[float, float]:
+        """One step of the optimizer. Returns the loss of the whole batch and the norm of the gradient.
+
+        Raises ``WorkError`` before any weight is changed if either is not finite.
+        """
+        rate = self.config.optimizer.rate * schedule(self.config.optimizer, number, self.config.steps)
+        for group in self.prepared.param_groups:
+            group["lr"] = rate * group["share"]
+        total = torch.zeros((), device=self.accelerator.device)
+        for i, batch in enumerate(batches):
+            last = i + 1 == len(batches)
+            with nullcontext() if last else self.accelerator.no_sync(self.wrapped), drawn(self, number, i):
+                losses: Tensor = self.wrapped(batch)
+                # gradients are averaged over the processes, so each has to hand in its share of the sum as a mean
+                self.accelerator.backward(losses.sum() * (self.world / self.config.batch))
+            total += losses.detach().sum()
+        loss = float(self.accelerator.reduce(total, "sum")) / self.config.batch
+        clip = self.config.optimizer.clip or math.inf
+        norm = float(self.accelerator.clip_grad_norm_(list(self.parameters.values()), clip))
+        if not math.isfinite(loss) or (not math.isfinite(norm) and self.config.precision != "float16"):
+            what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient is {norm}"
+            raise WorkError(
+                f"step {number + 1}: {what}; {self.run.last_good()}; lower optimizer.rate (now {rate:g}), or set "
+                "precision to float32"
+            )
+        self.prepared.step()
+        self.prepared.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(self.parameters, number + 1)
+        return loss, norm
+
+    def save(self, step: int) -> None:
+        """Write a checkpoint, in the main process."""
+        if self.accelerator.is_main_process:
+            tensors, facts = pack(self.parameters, self.average, self.optimizer)
+            scaler = self.accelerator.scaler
+            self.run.save(step, tensors, facts | {"scaler": scaler.state_dict() if scaler is not None else None})
+        self.accelerator.wait_for_everyone()
+
+    def resume(self) -> int:
+        """Go back to the newest checkpoint; returns its step, 0 without one."""
+        found = self.run.restore()
+        if found is None:
+            return 0
+        step, tensors, facts = found
+        unpack(tensors, facts, self.parameters, self.average, self.optimizer)
+        if facts.get("scaler") and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(facts["scaler"])
+        return step
+
+
+def train(config: Config, *, report: Report | None = None) -> Result:
+    """Train, from the newest checkpoint in ``config.output`` if there is one, and leave a model folder there.
+
+    Raises ``WordsError`` for settings that do not fit, ``DataError`` and ``ModelError`` for what cannot be read, and
+    ``WorkError`` for a loss that is not finite and a disk that is full; the last good checkpoint then stays.
+    """
+    session = Session(config, report=report)
+    run, main = session.run, session.accelerator.is_main_process
+    if main:
+        run.begin(config)
+    session.accelerator.wait_for_everyone()
+    source = session.source()
+    first = session.resume()
+    if first > config.steps:
+        raise WordsError(f"{config.output}: has {first} steps behind it, steps is {config.steps}; name another output")
+    lines = run.cut_log(first) if main else []
+    losses = [line["loss"] for line in lines][-100:]
+    if config.tracker:
+        session.accelerator.init_trackers("counterscan")
+    pace = _loop(session, source, first, losses)
+    if main:
+        with using(session.average, session.parameters):
+            finish.save_model(session.backbone, session.parts, session.start, config, session.corpus, losses)
+    session.accelerator.wait_for_everyone()
+    session.accelerator.end_training()
+    mean = sum(losses) / len(losses) if losses else math.nan
+    return Result(config.output, config.steps, first, mean, pace)
+
+
+def _loop(session: Session, source: loader.Source, first: int, losses: list[float]) -> float:
+    """Run steps ``first`` to the end; returns images a second."""
+    config, main = session.config, session.accelerator.is_main_process
+    rank, began = session.accelerator.process_index, time.monotonic()
+    pace = math.nan
+    with open(session.run.log, "a", encoding="utf-8") if main else nullcontext() as log:
+        for number, batches in enumerate(loader.steps(source, first, config.steps, rank, session.world), start=first):
+            loss, norm = session.step(number, batches)
+            done = number + 1
+            losses[:] = [*losses[-99:], loss]
+            pace = (done - first) * config.batch / (time.monotonic() - began)
+            if log is not None:
+                log.write(json.dumps({"step": done, "loss": loss, "norm": norm}) + "\n")
+                log.flush()
+                left = (config.steps - done) * config.batch / pace
+                session.report(Progress("training", done, config.steps, sum(losses) / len(losses), pace, left))
+            if config.tracker:
+                session.accelerator.log({"loss": loss, "norm": norm, "images_per_second": pace}, step=done)
+            if done % config.save_every == 0 or done == config.steps:
+                session.save(done)
+            if main and config.samples.prompts and (done % config.samples.every == 0 or done == config.steps):
+                with using(session.average, session.parameters), resting(session.parts):
+                    finish.draw_samples(session.backbone, config, done)
+    return pace
+
+
+def accelerator_of(config: Config) -> Any:
+    """The accelerator of this process. Raises ``WordsError`` for a precision or tracker that is not here."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state()  # it is shared by all, and keeps the precision of the run before
+    names = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+    try:
+        return Accelerator(
+            mixed_precision=names[config.precision],
+            log_with=config.tracker,
+            project_dir=str(config.output) if config.tracker else None,
+        )
+    except (ValueError, ImportError) as error:
+        text = " ".join(str(error).split())[:200]
+        field = "tracker" if config.tracker and "mixed" not in text.lower() else "precision"
+        raise WordsError(f"{field}: cannot be used on this machine ({text})") from error
+
+
+def optimizer_of(parameters: dict[str, nn.Parameter], settings: Optimizer) -> torch.optim.Optimizer:
+    """AdamW with one group for the text encoder and one for the rest."""
+    if not parameters:
+        raise ModelError("nothing is trained: no parameter of the chosen parts learns")
+    text = [p for n, p in parameters.items() if ".text_encoder." in n]
+    rest = [p for n, p in parameters.items() if ".text_encoder." not in n]
+    groups = [{"params": g, "share": s} for g, s in ((rest, 1.0), (text, settings.text_rate)) if g]
+    options: dict[str, Any] = {"lr": settings.rate, "betas": settings.betas, "weight_decay": settings.weight_decay}
+    if settings.name == "adamw":
+        return torch.optim.AdamW(groups, **options)
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError:
+        raise WordsError("optimizer.name: adamw8bit needs the package bitsandbytes; install it, or use adamw") from None
+    optimizer: torch.optim.Optimizer = AdamW8bit(groups, **options)
+    return optimizer
+
+
+def schedule(settings: Optimizer, step: int, steps: int) -> float:
+    """The share of the learning rate at ``step``, counted from 0: warm-up, then constant, or down to 0 at the end."""
+    if step < settings.warmup:
+        return (step + 1) / settings.warmup
+    part = (step - settings.warmup) / max(steps - settings.warmup, 1)
+    if settings.schedule == "linear":
+        return 1 - part
+    return 0.5 * (1 + math.cos(math.pi * part)) if settings.schedule == "cosine" else 1.0
+
+
+@contextmanager
+def drawn(session: Session, step: int, part: int) -> Iterator[None]:
+    """Inside, layers that draw numbers (dropout) draw those of this step; afterwards all is as before."""
+    device = session.accelerator.device
+    key = (step * session.world + session.accelerator.process_index) * 4096 + part
+    seed = generator_of(session.config.seed ^ 0x5EED, key).initial_seed()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.random.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def resting(parts: dict[str, nn.Module]) -> Iterator[None]:
+    """Inside, the parts are in evaluation mode."""
+    for module in parts.values():
+        module.eval()
+    yield
+    for module in parts.values():
+        module.train()
