@@ -38,8 +38,14 @@ TWO = Edit(
     "left pleural effusion, no pacemaker",
     (Change("pleural effusion", "add", "left"), Change("pacemaker", "remove")),
 )
-QUICK: dict[str, Any] = {"null-text": {"inner": 1}, "diffedit": {"maps": 2}}
-EXACT = {"direct", "diffedit", "edit-friendly", "factored", "flow-edit", "ledits", "masked", "radedit"}  # null edits
+QUICK: dict[str, Any] = {
+    "null-text": {"inner": 1},
+    "diffedit": {"maps": 2},
+    "prism": {"inner": 1, "self_replace": (0.4, 0.8)},
+}
+EXACT = {  # the null edits of
+    "direct", "diffedit", "edit-friendly", "factored", "flow-edit", "ledits", "masked", "prompt-to-prompt", "radedit",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

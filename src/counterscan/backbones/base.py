@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from counterscan.backbones.attention import Control
 from counterscan.backbones.card import Card
 from counterscan.diffusion import Schedule
 from counterscan.types import Condition, Prediction
@@ -61,3 +63,14 @@ class Backbone(Protocol):
         ``level`` is the timestep whose coefficients ``z`` really has, where that is not ``t``: inversion asks the
         network about the next timestep while holding the latent of the one before.
         """
+
+
+@runtime_checkable
+class Attentive(Protocol):
+    """A backbone that also lets its attention be controlled: what prompt-to-prompt needs beyond the waist."""
+
+    def pieces(self, prompt: str) -> list[str]:
+        """The pieces of words a prompt becomes, one for each of ``Condition.tokens``; "" is padding and the like."""
+
+    def controlled(self, control: Control) -> AbstractContextManager[None]:
+        """Inside, ``control`` answers every attention layer of ``predict``; ``Attention.output`` is no change."""

@@ -141,6 +141,13 @@ def open_tokenizer(index: Mapping[str, Any], folder: Path) -> Any:
         raise ModelError(f"{path}: {_one_line(error)}") from error
 
 
+def word_pieces(tokenizer: Any, prompt: str, length: int) -> list[str]:
+    """The pieces of a prompt padded or cut to ``length``, one a token; "" for special tokens such as padding."""
+    ids = tokenizer(prompt, padding="max_length", max_length=length, truncation=True)["input_ids"]
+    special = set(tokenizer.all_special_ids)
+    return ["" if i in special else piece for i, piece in zip(ids, tokenizer.convert_ids_to_tokens(ids), strict=True)]
+
+
 def _transformers_class(library: Any, index: Mapping[str, Any], component: str, folder: Path) -> Any:
     """The class that model_index.json names. Only classes of transformers itself: a model folder brings no code."""
     entry = index.get(component)

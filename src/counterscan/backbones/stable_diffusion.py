@@ -10,6 +10,7 @@ import json
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from counterscan.backbones.attention import Control
 from counterscan.backbones.card import Card
 from counterscan.backbones.components import (
     autoencoder_class,
@@ -26,7 +28,9 @@ from counterscan.backbones.components import (
     open_tokenizer,
     read_json,
     weight_files,
+    word_pieces,
 )
+from counterscan.backbones.control import controlled
 from counterscan.backbones.quiet import quiet
 from counterscan.diffusion import PredictionType, schedule_from_config, to_prediction
 from counterscan.errors import ModelError
@@ -169,6 +173,14 @@ class StableDiffusion:
         self.evaluations += rows
         signal, noise = self.schedule.coefficients(times if level is None else torch.as_tensor(level))
         return to_prediction(output.float(), z.float().to(self.device), self.prediction_type, signal, noise)
+
+    def pieces(self, prompt: str) -> list[str]:
+        """The pieces of words the text encoder sees, one a token; "" for padding and other special tokens."""
+        return word_pieces(self.tokenizer, prompt, self._max_length)
+
+    def controlled(self, control: Control) -> AbstractContextManager[None]:
+        """See ``counterscan.backbones.base.Attentive``. Cross-attention has words only, self-attention none."""
+        return controlled(self.unet, lambda keys, text: slice(0, keys if text else 0), control)
 
     def _embed(self, prompts: Sequence[str]) -> list[tuple[Tensor, Tensor | None]]:
         limit = self._max_length

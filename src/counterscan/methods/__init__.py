@@ -33,6 +33,7 @@ _METHODS = {
     "ledits": ("counterscan.methods.ledits", "Ledits"),
     "masked": ("counterscan.methods.masked", "Masked"),
     "null-text": ("counterscan.methods.null_text", "NullText"),
+    "prompt-to-prompt": ("counterscan.methods.prompt_to_prompt", "PromptToPrompt"),
     "sdedit": ("counterscan.methods.sdedit", "SdEdit"),
 }
 

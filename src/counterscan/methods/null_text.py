@@ -16,7 +16,7 @@ null edit, which is as close to the image as the fit). No random numbers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -61,24 +61,39 @@ class NullText:
         progress: Progress | None = None,
     ) -> Tensor:
         """See ``counterscan.methods.Method``. ``generator`` is not used: the method is deterministic."""
-        schedule = backbone.schedule
-        times = schedule.timesteps(self.steps, self.depth).tolist()
+        times = backbone.schedule.timesteps(self.steps, self.depth).tolist()
         tick = ticker(progress, 2 * len(times))
         z = backbone.encode(image)
-        source, target, null = (backbone.embed([words]).repeat(len(z)) for words in (edit.source, edit.target, ""))
-        _refuse_without_gradients(backbone, z, times[-1], null)
-        path = invert(backbone, z, times, source, tick)
-        x = y = path[0]
-        for i, (t, below) in enumerate(downwards(times)):
-            level = schedule.coefficients(below)
-            wanted = backbone.predict(x, t, source)
-            rate = self.rate * (1 - i / (2 * len(times)))
-            null, x = self._fit(backbone, x, t, null, wanted, path[i + 1], level, rate)
+        source, target = (backbone.embed([words]).repeat(len(z)) for words in (edit.source, edit.target))
+        y, fitted = self.fit(backbone, z, times, source, tick)
+        x = y
+        for (t, below), step in zip(downwards(times), fitted, strict=True):
+            null, x = step
             if not edit.is_null:
                 away, towards = backbone.predict(y, t, null), backbone.predict(y, t, target)
-                y = ddim_step(guide(away, towards, self.guidance), *level)
+                y = ddim_step(guide(away, towards, self.guidance), *backbone.schedule.coefficients(below))
             tick()
         return backbone.decode(x if edit.is_null else y)
+
+    def fit(
+        self, backbone: Backbone, z: Tensor, times: Sequence[int], source: Condition, tick: Callable[[], None]
+    ) -> tuple[Tensor, Iterator[tuple[Condition, Tensor]]]:
+        """The latent at the top, and for every step down: the fitted null prompt, and where the source's step lands.
+
+        ``tick`` is called for every step up. ``ModelError`` before any work for a model without gradients.
+        """
+        null = backbone.embed([""]).repeat(len(z))
+        _refuse_without_gradients(backbone, z, times[-1], null)
+        path = invert(backbone, z, times, source, tick)
+
+        def down(null: Condition, x: Tensor) -> Iterator[tuple[Condition, Tensor]]:
+            for i, (t, below) in enumerate(downwards(times)):
+                wanted = backbone.predict(x, t, source)
+                rate, level = self.rate * (1 - i / (2 * len(times))), backbone.schedule.coefficients(below)
+                null, x = self._fit(backbone, x, t, null, wanted, path[i + 1], level, rate)
+                yield null, x
+
+        return path[0], down(null, path[0])
 
     def _fit(
         self,

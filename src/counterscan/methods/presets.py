@@ -25,6 +25,22 @@ PRESETS: dict[str, Preset] = {
         "Sanchez et al. 2022, What is Healthy? Generative Counterfactual Diffusion for Lesion Localization",
         {"steps": 100, "depth": 0.75, "guidance": 3.0, "quantile": 0.99},
     ),
+    "prism": Preset(
+        "prompt-to-prompt",
+        "Kumar et al. 2025, PRISM: High-Resolution & Precise Counterfactual Medical Image Generation using Language-guided "
+        "Stable Diffusion",
+        {
+            "steps": 50,
+            "depth": 1.0,
+            "guidance": 7.5,
+            "inversion": "null-text",
+            "inner": 10,
+            "cross_replace": 0.8,
+            "self_replace": (0.4, 0.5, 0.6, 0.7, 0.8),
+            "reweight": 2.0,
+            "blend": 0.3,
+        },
+    ),
     "radedit": Preset(
         "masked",
         "Pérez-García et al. 2024, RadEdit: stress-testing biomedical vision models via diffusion image editing",
