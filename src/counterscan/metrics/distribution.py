@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from counterscan.metrics.neighbours import blocks
+
 Features = NDArray[np.floating[Any]]
 
 
@@ -94,8 +96,10 @@ def frechet_limit(real: Moments, generated: Features, *, points: int = 8, seed: 
         raise ValueError(f"extrapolating needs at least 16 images, got {len(generated)}")
     order = np.random.default_rng(seed)
     sizes = np.unique(np.linspace(len(generated) // 2, len(generated), points).astype(int))
-    subsets = (generated[np.sort(order.permutation(len(generated))[:n])] for n in sizes)
-    distances = [frechet_distance(real, moments([subset])) for subset in subsets]
+    subsets = (np.sort(order.permutation(len(generated))[:n]) for n in sizes)
+    distances = [
+        frechet_distance(real, moments(generated[subset[part]] for part in blocks(len(subset)))) for subset in subsets
+    ]
     slope, limit = np.polyfit(1 / sizes, distances, 1)
     return float(limit), float(slope)
 

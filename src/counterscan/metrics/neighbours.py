@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Features = NDArray[np.floating[Any]]
-BLOCK = 2048
+BLOCK, INDEX_BLOCK = 2048, 16384  # rows held at once
 
 
 def distances(a: Features, b: Features) -> NDArray[np.float64]:
@@ -26,31 +26,32 @@ def blocks(n: int, size: int = BLOCK) -> Iterator[slice]:
 
 
 def nearest(queries: Features, index: Features, k: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Distances and positions (N, k) of the k nearest rows of ``index``, nearest first; equal ones by position.
+    """Distances and positions (N, k) of the k nearest rows of ``index``, nearest first.
 
-    Both may be memory maps. With the package ``faiss`` installed its exact flat index does the search.
+    Exact, so that no copy is missed, and block by block, so that both may be memory maps of any length. The package
+    ``faiss`` does the search of a block where it is installed.
     """
     k = min(k, len(index))
     try:
-        faiss = importlib.import_module("faiss")
+        search = importlib.import_module("faiss").knn
     except ImportError:
-        return _nearest(queries, index, k)
-    flat = faiss.IndexFlatL2(index.shape[1])
-    for part in blocks(len(index)):
-        flat.add(np.ascontiguousarray(index[part], np.float32))
-    squares, places = flat.search(np.ascontiguousarray(queries, np.float32), k)
-    return np.sqrt(np.clip(squares, 0, None)).astype(np.float64), places.astype(np.int64)
-
-
-def _nearest(queries: Features, index: Features, k: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    far, places = np.full((len(queries), k), np.inf), np.zeros((len(queries), k), np.int64)
+        search = _knn
+    far, places = np.full((len(queries), k), np.inf, np.float32), np.zeros((len(queries), k), np.int64)
     for rows in blocks(len(queries)):
-        for part in blocks(len(index)):
-            fresh = distances(queries[rows], index[part])
-            names = np.broadcast_to(np.arange(part.start, part.stop), fresh.shape)
-            both = np.concatenate([far[rows], fresh], 1)
-            named = np.concatenate([places[rows], names], 1)
+        asked = np.ascontiguousarray(queries[rows], np.float32)
+        for part in blocks(len(index), INDEX_BLOCK):
+            squares, local = search(
+                asked, np.ascontiguousarray(index[part], np.float32), min(k, part.stop - part.start)
+            )
+            both = np.concatenate([far[rows], squares], 1)
+            named = np.concatenate([places[rows], local + part.start], 1)
             order = np.argsort(both, axis=1, kind="stable")[:, :k]
-            far[rows] = np.take_along_axis(both, order, 1)
-            places[rows] = np.take_along_axis(named, order, 1)
-    return far, places
+            far[rows], places[rows] = np.take_along_axis(both, order, 1), np.take_along_axis(named, order, 1)
+    return np.sqrt(np.clip(far, 0, None)).astype(np.float64), places
+
+
+def _knn(queries: Features, index: Features, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Squared distances and positions (N, k), in any order, as ``faiss.knn`` gives them."""
+    squares = np.square(queries).sum(1)[:, None] + np.square(index).sum(1) - 2 * (queries @ index.T)
+    names = np.argpartition(squares, k - 1, axis=1)[:, :k]
+    return np.take_along_axis(squares, names, 1), names
