@@ -208,7 +208,8 @@ class StableDiffusion:
 
     def _checked(self) -> StableDiffusion:
         """The components fit each other, or a ``ModelError`` that names the two that do not."""
-        text, cross = self.text_encoder.config.hidden_size, self.unet.config.cross_attention_dim
+        text = self.text_encoder.config.hidden_size
+        cross = self.unet.config.encoder_hid_dim or self.unet.config.cross_attention_dim  # a projection may lie between
         if text != cross:
             raise ModelError(f"{self.folder}: text_encoder gives {text} numbers a token, unet takes {cross}")
         latent, wanted = self.vae.config.latent_channels, self.unet.config.in_channels
