@@ -14,6 +14,7 @@ def import_(
     layout: Annotated[str, typer.Argument(help="The layout: chexpert, mimic-cxr-jpg, dicom, captions ...")],
     source: Annotated[Path, typer.Argument(help="The data set's top folder.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The manifest: .csv, .parquet or .jsonl.")],
+    split: Annotated[bool, typer.Option("--split", help="Give rows without a split one: 80/10/10 by patient.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """List a downloaded data set in a manifest.
@@ -22,10 +23,12 @@ def import_(
     """
     from counterscan.data.manifest import write
     from counterscan.data.readers import open_layout
+    from counterscan.data.splits import with_splits
 
     folder_for(output.parent)
     found = open_layout(layout, source, output.parent / f"{output.stem}-images")
-    count = write(output, found.records, found.findings)
+    records = with_splits(found.records) if split else found.records
+    count = write(output, records, found.findings, found.contrasts)
     summary = {"manifest": str(output), "layout": layout, "items": count, "findings": list(found.findings)}
     emit(summary, as_json, f"{count} images in {output}")
 

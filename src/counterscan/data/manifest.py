@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from counterscan.errors import DataError
 
+CONTRAST = "path_"  # how the columns of other contrasts begin
 FIXED = ("path", "patient", "caption", "split", "view", "age", "sex", "mask")
 LABELS = {"1": 1, "1.0": 1, "True": 1, "0": 0, "0.0": 0, "False": 0, "-1": -1, "-1.0": -1, "": None}
 BATCH = 4096  # rows held at once
@@ -28,6 +29,7 @@ class Record:
     """One image. ``path`` and ``mask`` are as written: relative to the manifest's folder, or absolute.
 
     ``findings`` maps a name to 1 present, 0 absent, -1 uncertain or None unknown; ``age`` is in years. ``row`` counts from 1.
+    ``contrasts`` are the files of the same image in other contrasts, columns ``path_T2`` and so on.
     """
 
     path: str
@@ -39,6 +41,7 @@ class Record:
     sex: str = ""
     mask: str = ""
     findings: dict[str, int | None] = field(default_factory=dict)
+    contrasts: dict[str, str] = field(default_factory=dict)
     row: int = 0
 
 
@@ -70,7 +73,7 @@ def finding_columns(manifest: Path) -> tuple[list[str], list[str]]:
     said: dict[str, list[int]] = {}
     for row in islice(raw_rows(manifest), PEEK):
         for name, text in row.items():
-            if name not in (*FIXED, BEYOND):
+            if name not in (*FIXED, BEYOND) and not name.startswith(CONTRAST):
                 count = said.setdefault(name, [0, 0])
                 count[text not in LABELS] += bool(text)
     findings = [name for name, (labels, words) in said.items() if not words or labels > words]
@@ -97,7 +100,8 @@ def parse(row: dict[str, str], number: int, columns: Iterable[str]) -> tuple[Rec
     if age is None and row.get("age"):
         problems.append(Problem(number, "age", f"{row['age']!r} is no number of years"))
     words = {name: row.get(name, "") for name in FIXED if name != "age"}
-    return Record(**words, age=age, findings=findings, row=number), problems
+    contrasts = {name.removeprefix(CONTRAST): text for name, text in row.items() if name.startswith(CONTRAST) and text}
+    return Record(**words, age=age, findings=findings, contrasts=contrasts, row=number), problems
 
 
 def read(manifest: str | Path) -> Iterator[Record]:
@@ -130,20 +134,22 @@ def resolve(manifest: Path, path: str) -> Path:
     return manifest.parent / path
 
 
-def write(manifest: str | Path, records: Iterable[Record], findings: Sequence[str] = ()) -> int:
+def write(
+    manifest: str | Path, records: Iterable[Record], findings: Sequence[str] = (), contrasts: Sequence[str] = ()
+) -> int:
     """Write records as a manifest, whole or not at all; paths under its folder become relative. Returns how many.
 
-    ``findings`` are the finding columns. ``DataError`` where there are no records.
+    ``findings`` and ``contrasts`` name the columns beside the fixed ones. ``DataError`` where there are no records.
     """
     manifest = Path(manifest)
     if manifest.suffix not in ENDINGS:
         raise DataError(f"{manifest}: name a manifest that ends in {', '.join(ENDINGS)}")
     manifest.parent.mkdir(parents=True, exist_ok=True)
     draft = manifest.with_name(f".{os.getpid()}.{manifest.name}")
-    rows = (_row(record, manifest.parent.resolve(), findings) for record in records)
+    rows = (_row(record, manifest.parent.resolve(), findings, contrasts) for record in records)
     save = {".parquet": _save_parquet, ".jsonl": _save_lines, ".ndjson": _save_lines}.get(manifest.suffix, _save_text)
     try:
-        count = save(draft, rows, [*FIXED, *findings])
+        count = save(draft, rows, [*FIXED, *(CONTRAST + name for name in contrasts), *findings])
         if not count:
             raise DataError(f"{manifest}: no image found to list; is this the layout's top folder?")
         os.replace(draft, manifest)
@@ -160,11 +166,12 @@ def _age(text: str) -> float | None:
     return age if math.isfinite(age) else None
 
 
-def _row(record: Record, folder: Path, findings: Sequence[str]) -> dict[str, Any]:
+def _row(record: Record, folder: Path, findings: Sequence[str], contrasts: Sequence[str]) -> dict[str, Any]:
     row: dict[str, Any] = {name: getattr(record, name) for name in FIXED}
-    for name in ("path", "mask"):
-        if row[name]:
-            path = Path(os.path.abspath(row[name]))
+    row |= {CONTRAST + name: record.contrasts.get(name, "") for name in contrasts}
+    for name, value in row.items():
+        if value and (name in ("path", "mask") or name.startswith(CONTRAST)):
+            path = Path(os.path.abspath(value))
             row[name] = str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
     return row | {name: record.findings.get(name) for name in findings}
 
@@ -225,7 +232,8 @@ def _save_parquet(path: Path, rows: Iterator[dict[str, Any]], columns: list[str]
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds = {"age": pa.float64()} | {name: pa.string() for name in FIXED if name != "age"}
+    words = {name for name in columns if name in FIXED or name.startswith(CONTRAST)}
+    kinds = dict.fromkeys(words, pa.string()) | {"age": pa.float64()}
     schema = pa.schema([(name, kinds.get(name, pa.int8())) for name in columns])
     count = 0
     with pq.ParquetWriter(path, schema) as writer:

@@ -8,7 +8,18 @@ from pathlib import Path
 from counterscan.data.readers.source import Source
 from counterscan.errors import DataError, WordsError
 
-LAYOUTS = ("chexpert", "metadata")
+LAYOUTS = (
+    "chexpert",
+    "covid-radiography",
+    "hyperkvasir",
+    "kvasir-seg",
+    "medvqa-gi",
+    "metadata",
+    "mimic-cxr-jpg",
+    "nih-cxr14",
+    "padchest",
+    "rocov2",
+)
 """Each the name of its module, with ``_`` for ``-``."""
 
 

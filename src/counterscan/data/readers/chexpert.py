@@ -24,7 +24,7 @@ LABELS = {
     "Fracture": "fracture",
     "Support Devices": "support devices",
 }
-SPLITS = {"train.csv": "train", "valid.csv": "val", "test.csv": "test"}
+SPLITS = {"train.csv": "train", "valid.csv": "val", "test.csv": "test", "test_labels.csv": "test"}
 
 
 def open_source(source: Path, work: Path) -> Source:
@@ -36,10 +36,14 @@ def open_source(source: Path, work: Path) -> Source:
 
 
 def _records(source: Path, tables: list[Path]) -> Iterator[Record]:
+    strange = []
     for path in tables:
-        for row in table(path, ["Path"]):
+        for line, row in enumerate(table(path, ["Path"]), 1):
             parts = PurePosixPath(row["Path"]).parts
-            first = next((i for i, part in enumerate(parts) if part.startswith("patient")), 1)
+            first = next((i for i, part in enumerate(parts) if part.startswith("patient")), None)
+            if first is None:
+                strange.append(f"{path.name} row {line}, Path: {row['Path']!r}")
+                continue
             view = row.get("AP/PA") or ("lateral" if row.get("Frontal/Lateral") == "Lateral" else "")
             yield Record(
                 str(source.joinpath(*parts[max(first - 1, 0) :])),
@@ -50,3 +54,6 @@ def _records(source: Path, tables: list[Path]) -> Iterator[Record]:
                 sex=SEXES.get(row.get("Sex", ""), ""),
                 findings={name: label(row.get(column, "")) for column, name in LABELS.items()},
             )
+    if strange:
+        more = f" and {len(strange) - 20} more" if len(strange) > 20 else ""
+        raise DataError(f"{source}: no patient's folder in {'; '.join(strange[:20])}{more}; is this CheXpert?")

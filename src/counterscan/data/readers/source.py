@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from counterscan.data.manifest import Record
 from counterscan.errors import DataError
@@ -17,23 +19,35 @@ SEXES = {"M": "male", "F": "female", "Male": "male", "Female": "female", "male":
 
 @dataclass(frozen=True)
 class Source:
-    """The finding columns and a stream of records with absolute paths."""
+    """The columns of findings and of other contrasts, and a stream of records with absolute paths."""
 
     findings: tuple[str, ...]
     records: Iterable[Record]
+    contrasts: tuple[str, ...] = ()
 
 
 def table(path: Path, columns: Sequence[str] = (), delimiter: str = ",") -> Iterator[dict[str, str]]:
-    """Stream the rows of a CSV file. ``DataError`` names the file and every column of ``columns`` that it lacks."""
-    if not path.is_file():
+    """Stream the rows of a CSV file, or of its ``.gz`` where that is all there is.
+
+    ``DataError`` names the file and every column of ``columns`` that it lacks.
+    """
+    packed = path.with_name(path.name + ".gz")
+    if not path.is_file() and not packed.is_file():
         raise DataError(f"{path}: no such file; it is part of this layout")
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    opener: Any = open if path.is_file() else gzip.open
+    with opener(path if path.is_file() else packed, "rt", newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, delimiter=delimiter)
         if missing := [name for name in columns if name not in (reader.fieldnames or ())]:
             raise DataError(f"{path}: has no column {', '.join(missing)}")
         for row in reader:
             yield {name: (value or "").strip() for name, value in row.items() if name is not None}
+
+
+def optional(path: Path) -> Iterator[dict[str, str]]:
+    """The rows of a CSV file or of its ``.gz``; none where there is neither."""
+    if path.is_file() or path.with_name(path.name + ".gz").is_file():
+        yield from table(path)
 
 
 def label(text: str) -> int | None:
@@ -59,3 +73,11 @@ def images(folder: Path) -> list[Path]:
 def existing(path: Path) -> str:
     """The path where there is such a file, else nothing."""
     return str(path) if path.is_file() else ""
+
+
+def one_of(folder: Path, *names: str) -> Path:
+    """The first of the files or folders that is there. ``DataError`` naming them all where none is."""
+    for name in names:
+        if (folder / name).exists():
+            return folder / name
+    raise DataError(f"{folder}: has no {' nor '.join(names)}; name the data set's top folder")
