@@ -20,6 +20,7 @@ from counterscan.cli.edit import edit
 from counterscan.cli.generate import generate
 from counterscan.cli.robustness import augment, disentangle, stress, train_classifier
 from counterscan.cli.studio import studio
+from counterscan.cli.train import train
 
 STOPPED = 130  # what shells call a program that Ctrl-C ended
 
@@ -34,6 +35,7 @@ app = typer.Typer(
 for command in (demo, generate, edit, batch, attribute, bench, stress, disentangle, augment, train_classifier, doctor):
     app.command()(command)
 app.command()(studio)
+app.command()(train)
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 

@@ -22,20 +22,24 @@ Report = Callable[[int, int], None]
 
 
 class Latents:
-    """The latents of a corpus in float16: row ``i`` as it is, row ``i`` mirrored where ``mirror`` was asked for.
+    """The latents of a corpus in float16: each file once, as it is and mirrored where ``mirror`` was asked for.
 
     Shards are written whole and found again, so filling can be interrupted; processes take turns with them.
     """
 
     def __init__(self, folder: Path, corpus: Corpus, backbone: Any, mirror: bool) -> None:
         self.corpus, self.backbone, self.variants = corpus, backbone, 2 if mirror else 1
+        first: dict[Path, int] = {}  # several rows may be of one file
+        self.rows = [row for row, path in enumerate(corpus.files) if first.setdefault(path, row) == row]
+        place = {row: k for k, row in enumerate(self.rows)}
+        self.places = [place[first[path]] for path in corpus.files]
         self.folder = folder / key(corpus, backbone, mirror)
         self._open: dict[int, np.ndarray] = {}
 
     @property
     def shards(self) -> int:
         """How many files there are when all is done."""
-        return -(-len(self.corpus) // SHARD)
+        return -(-len(self.rows) // SHARD)
 
     def fill(self, rank: int = 0, world: int = 1, workers: int = 2, report: Report | None = None) -> None:
         """Compute every shard that is missing. ``DataError`` at the end names every image that cannot be read."""
@@ -46,7 +50,7 @@ class Latents:
                 wrong = self._make(path, number, workers)
                 faults += wrong
             if report is not None:
-                report(min((number + 1) * SHARD, len(self.corpus)), len(self.corpus))
+                report(min((number + 1) * SHARD, len(self.rows)), len(self.rows))
         if faults:
             more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
             raise DataError(f"{len(faults)} images cannot be used: {'; '.join(faults[:SHOWN])}{more}")
@@ -54,13 +58,13 @@ class Latents:
     def __getitem__(self, place: tuple[int, bool]) -> Tensor:
         """The latent (c, h, w) float32 of (row, mirrored)."""
         row, mirrored = place
-        number, offset = divmod(row, SHARD)
+        number, offset = divmod(self.places[row], SHARD)
         if number not in self._open:
             self._open[number] = np.load(self.folder / f"{number:06d}.npy", mmap_mode="r")
         return torch.from_numpy(self._open[number][int(mirrored), offset].astype(np.float32))
 
     def _make(self, path: Path, number: int, workers: int) -> list[str]:
-        rows = range(number * SHARD, min((number + 1) * SHARD, len(self.corpus)))
+        rows = self.rows[number * SHARD : (number + 1) * SHARD]
         faults: list[str] = []
 
         def read(i: int) -> Tensor | None:
@@ -89,7 +93,7 @@ class Latents:
 def key(corpus: Corpus, backbone: Any, mirror: bool) -> str:
     """A name that changes with the autoencoder, the image size, the list of images, or any of their files."""
     digest = hashlib.sha256(f"{backbone.fingerprint} {backbone.resolution} {backbone.channels} {mirror} ".encode())
-    for path in corpus.files:
+    for path in dict.fromkeys(corpus.files):
         try:
             facts = path.stat()
             digest.update(f"{path}:{facts.st_size}:{facts.st_mtime_ns}\n".encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,13 +23,15 @@ class Strict(BaseModel):
 class Captions(Strict):
     """Where the words of an image come from.
 
-    ``source``: its ``caption``, its ``findings``, or ``auto``: the caption where there is one. ``drop`` is the share of
-    empty captions, which guidance needs. ``text`` stands for every caption, for textual inversion. The rest is for
-    captions made of findings: ``template`` opens them; ``mention`` and ``deny`` are the chances of naming a present or
-    an absent finding in a ``full`` caption; ``uncertain`` labels (-1) are not mentioned, or called "possible".
+    ``source``: its ``caption``, its ``findings``, or ``auto``: the caption where there is one. Captions that hold several
+    wordings between ``separator`` give a random one. ``drop`` is the share of empty captions, which guidance needs.
+    ``text`` stands for every caption, for textual inversion. The rest is for captions made of findings: ``template`` opens
+    them; ``mention`` and ``deny`` are the chances of naming a present or an absent finding in a ``full`` caption;
+    ``uncertain`` labels (-1) are not mentioned, or called "possible".
     """
 
     source: Literal["auto", "caption", "findings"] = "auto"
+    separator: str | None = None
     text: str | None = None
     template: str = "chest radiograph"
     drop: float = Field(default=0.1, ge=0, le=1)
@@ -149,9 +152,9 @@ class Config(Strict):
     """One training run.
 
     ``model`` is where it starts: a built-in name, a folder or a hub id; or ``compact`` holds the arguments of
-    :func:`counterscan.backbones.compact.build`, for a model from nothing. ``text_encoder`` (a folder or a hub id) takes the
-    place of the model's own. ``train`` lists what learns. One step takes ``batch`` images over all processes,
-    ``micro_batch`` at a time: the result does not depend on how they are spread.
+    :func:`counterscan.backbones.compact.build`, for a model from nothing. ``text_encoder`` (a folder or a hub id) takes
+    the place of the model's own, behind a projection that learns. ``train`` lists what else learns. One step takes
+    ``batch`` images over all processes, ``micro_batch`` at a time: the result does not depend on how they are spread.
     """
 
     model: str | None = None
@@ -190,7 +193,7 @@ class Config(Strict):
         starts = [name for name in ("model", "compact") if getattr(self, name) is not None]
         if len(starts) != 1:
             raise ValueError(f"give one of model and compact, got {' and '.join(starts) or 'neither'}")
-        if not self.train:
+        if not self.train and self.text_encoder is None:
             raise ValueError("train: name at least one part")
         if "vae" in self.train and len(self.train) > 1:
             raise ValueError("train: the vae is trained alone, before what reads its latents; use two runs")
@@ -252,7 +255,20 @@ def _faults(error: ValidationError) -> list[str]:
     out = []
     for fault in error.errors():
         where = ".".join(str(part) for part in fault["loc"])
-        what = fault["msg"].removeprefix("Value error, ")
+        what = fault["msg"].removeprefix("Value error, ").replace("Field required", "is missing")
         given = f", got {fault['input']!r}" if where and fault["type"] not in ("missing", "extra_forbidden") else ""
+        if fault["type"] == "extra_forbidden":
+            what = _no_such(fault["loc"])
         out.append(": ".join(part for part in (where, what + given) if part))
     return out
+
+
+def _no_such(where: tuple[int | str, ...]) -> str:
+    """What to say of a field that does not exist: the nearest that does, or all of its neighbours."""
+    holder: type[BaseModel] = Config
+    for part in where[:-1]:
+        kind = holder.model_fields[str(part)].annotation
+        holder = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else holder
+    known = list(holder.model_fields)
+    near = get_close_matches(str(where[-1]), known, 1)
+    return f"no such field; did you mean {near[0]}?" if near else f"no such field; there are {', '.join(known)}"

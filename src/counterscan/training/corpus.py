@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -133,7 +133,8 @@ def words_of(corpus: Corpus, i: int, settings: Captions, rng: np.random.Generato
     if settings.text is not None:
         return settings.text
     if settings.source == "caption" or (settings.source == "auto" and corpus.captions[i]):
-        return corpus.captions[i]
+        wordings = corpus.captions[i].split(settings.separator) if settings.separator else [corpus.captions[i]]
+        return wordings[rng.integers(len(wordings))].strip()
     chances = CaptionSettings(0.0, settings.full, settings.mention, settings.deny, view=settings.view, sex=settings.sex)
     return caption(corpus.rows[i], rng, chances)
 
@@ -170,8 +171,3 @@ class Order:
             rows = np.searchsorted(self.ends, points, side="right").clip(max=len(self.ends) - 1)
             self._epoch, self._rows = epoch, rows
         return int(self._rows[place])
-
-
-def with_template(corpus: Corpus, template: str) -> Corpus:
-    """The same rows under another template."""
-    return replace(corpus, rows=tuple(replace(row, template=template) for row in corpus.rows))

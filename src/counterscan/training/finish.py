@@ -167,7 +167,7 @@ def save_lora(parts: dict[str, nn.Module], config: Config, out: Path) -> None:
 
 
 def place(source: Path, target: Path) -> None:
-    """Copy a folder, sharing the disk blocks of large files where the file system can."""
+    """Copy a folder; weights, which nothing writes in place, share their disk blocks where the file system can."""
     shutil.copytree(source, target, dirs_exist_ok=True, copy_function=_link)
 
 
@@ -175,7 +175,10 @@ def _link(source: str, target: str) -> None:
     real = os.path.realpath(source)
     if os.path.exists(target):
         os.unlink(target)
-    try:
-        os.link(real, target)
-    except OSError:
-        shutil.copyfile(real, target)
+    if real.endswith(".safetensors"):
+        try:
+            os.link(real, target)
+            return
+        except OSError:
+            pass  # another file system
+    shutil.copyfile(real, target)

@@ -52,22 +52,28 @@ def change_schedule(backbone: Any, objective: Objective) -> None:
 def swap_text_encoder(backbone: Any, name: str, seed: int) -> None:
     """Put another Hugging Face encoder in the place of the model's own, behind a projection that is trained.
 
-    The projection is diffusers' own (``encoder_hid_proj`` of the U-Net), so the result opens in plain diffusers.
+    The projection is diffusers' own (``encoder_hid_proj`` of the U-Net), so the result opens in plain diffusers; it
+    begins as the identity where the two encoders are equally wide.
     """
+    from diffusers.models.embeddings import TextTimeEmbedding
+
     if denoiser_name(backbone) != "unet" or not hasattr(backbone, "text_encoder"):
         raise WordsError(f"text_encoder: only a Stable Diffusion model takes another one, not {backbone.family}")
     backbone.text_encoder, backbone.tokenizer = _open_encoder(locate(name), backbone)
-    width = backbone.text_encoder.config.hidden_size
-    config = dict(backbone.unet.config)
-    if width == (config.get("encoder_hid_dim") or config["cross_attention_dim"]):
-        return
-    config |= {"encoder_hid_dim": width, "encoder_hid_dim_type": "text_proj"}
-    with seeded(seed), quiet():
-        unet = type(backbone.unet).from_config(config)
-    old = backbone.unet.state_dict()
-    kept = {k: old[k] for k, v in unet.state_dict().items() if k in old and old[k].shape == v.shape}
-    unet.load_state_dict(kept, strict=False)
-    backbone.unet = unet.to(backbone.device, backbone.dtype).eval().requires_grad_(False)
+    unet, width = backbone.unet, backbone.text_encoder.config.hidden_size
+    wanted, heads = unet.config.cross_attention_dim, unet.config.addition_embed_type_num_heads
+    pooled = unet.config.addition_embed_type == "text"
+    if pooled and width % heads:
+        raise WordsError(f"text_encoder: its width {width} does not divide into the model's {heads} heads")
+    with seeded(seed):
+        unet.encoder_hid_proj = nn.Linear(width, wanted)
+        if width == wanted:
+            nn.init.eye_(unet.encoder_hid_proj.weight)
+            nn.init.zeros_(unet.encoder_hid_proj.bias)
+        if pooled:
+            unet.add_embedding = TextTimeEmbedding(width, unet.add_embedding.proj.out_features, num_heads=heads)
+    unet.register_to_config(encoder_hid_dim=width, encoder_hid_dim_type="text_proj")
+    unet.to(backbone.device, backbone.dtype).eval().requires_grad_(False)
 
 
 def _open_encoder(folder: Path, backbone: Any) -> tuple[Any, Any]:
@@ -111,9 +117,10 @@ def choose(backbone: Any, config: Config) -> dict[str, nn.Module]:
             if not hasattr(backbone, part):
                 raise WordsError(f"train: a {backbone.family} model has no {part}")
             parts[part] = getattr(backbone, part).requires_grad_(True).float()
-    projection = getattr(denoiser, "encoder_hid_proj", None)
-    if config.text_encoder is not None and isinstance(projection, nn.Linear):
-        projection.requires_grad_(True).float()
+    if config.text_encoder is not None:
+        for reader in (denoiser.encoder_hid_proj, getattr(denoiser, "add_embedding", None)):
+            if reader is not None:
+                reader.requires_grad_(True).float()
         parts[name] = denoiser
     for module in parts.values():
         for name, parameter in module.named_parameters():

@@ -36,7 +36,10 @@ def build_compact(config: Config, corpus: Corpus, folder: Path) -> None:
     if unknown:
         raise WordsError(f"compact: no field {', '.join(unknown)}; there are {', '.join(sorted(BUILD))}")
     captions = config.data.captions
-    own: dict[str, Any] = {"words": words(corpus) + list(settings.pop("words", ())), "name": config.name or config.output.name}
+    own: dict[str, Any] = {
+        "words": words(corpus) + list(settings.pop("words", ())),
+        "name": config.name or config.output.name,
+    }
     own |= {"template": captions.template, "findings": corpus.findings, "seed": config.seed}
     try:
         compact.build(folder, **(own | settings))

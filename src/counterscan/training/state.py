@@ -57,9 +57,10 @@ class Run:
         path, now = self.folder / "config.json", json.loads(config.model_dump_json())
         if path.is_file() and self.checkpoints:
             before = json.loads(path.read_text(encoding="utf-8"))
-            other = [k for k in now if k not in FREE and now[k] != before.get(k)]
+            was, new = leaves(before), leaves(now)
+            other = [k for k in new if k.split(".")[0] not in FREE and new[k] != was.get(k)]
             if other:
-                changes = "; ".join(f"{k} was {before.get(k)!r}, is {now[k]!r}" for k in other)
+                changes = "; ".join(f"{k} was {was.get(k)!r}, is {new[k]!r}" for k in other)
                 raise WordsError(
                     f"{self.folder}: begun with other settings ({changes}); name another output, or restore them"
                 )
@@ -103,6 +104,12 @@ class Run:
             else "no checkpoint was written yet"
         )
 
+    def newest(self) -> Path:
+        """The newest checkpoint. Raises ``WordsError`` where there is none to go on from."""
+        if not self.checkpoints:
+            raise WordsError(f"{self.folder}: no checkpoint to go on from; leave out --resume to begin")
+        return self.checkpoints[-1]
+
     def restore(self) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
         """(step, tensors, facts) of the newest checkpoint that can be read; ``None`` without any."""
         from safetensors import SafetensorError, safe_open
@@ -129,6 +136,18 @@ class Run:
                     lines.append(line)
         write_text(self.log, "".join(json.dumps(line) + "\n" for line in lines))
         return lines
+
+
+def leaves(values: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """Nested settings as one level.
+
+    >>> leaves({"optimizer": {"rate": 1e-4}, "steps": 10})
+    {'optimizer.rate': 0.0001, 'steps': 10}
+    """
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= leaves(value, f"{path}{key}.") if isinstance(value, dict) else {path + key: value}
+    return found
 
 
 def write_text(path: Path, text: str) -> None:

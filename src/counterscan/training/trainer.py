@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from counterscan.training.parts import Average, choose, learned, open_model, usi
 from counterscan.training.start import start_folder
 from counterscan.training.state import Run, pack, unpack
 
+LOOKED_AT = 2000  # captions
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -37,16 +40,36 @@ class Progress:
     images_per_second: float = math.nan
     seconds_left: float = math.nan
 
+    def __str__(self) -> str:
+        if self.doing == "latents":
+            return f"latents {self.done}/{self.total}"
+        pace = f"{self.images_per_second:.2f} images/s  {span(self.seconds_left)} left"
+        return f"step {self.done}/{self.total}  loss {self.loss:.4f}  {pace}"
+
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run: its folder, which is a model folder; steps in all, and those done now; the last losses' mean."""
+    """A finished run: its folder, which is a model folder; steps in all, and those done now; the last losses' mean.
+
+    ``images_per_second`` is 0 where there was nothing left to do.
+    """
 
     folder: Path
     steps: int
     resumed_from: int
     loss: float
     images_per_second: float
+
+
+def span(seconds: float) -> str:
+    """Seconds for people.
+
+    >>> span(90), span(7200)
+    ('2 min', '2.0 h')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
 Report = Callable[[Progress], None]
@@ -58,6 +81,8 @@ class Session:
     def __init__(self, config: Config, *, report: Report | None = None) -> None:
         self.config, self.report = config, report or (lambda _: None)
         self.accelerator = accelerator_of(config)
+        if config.batch < self.world:
+            raise WordsError(f"batch: {config.batch} images cannot be shared by {self.world} processes")
         self.run = Run(config.output)
         self.corpus: Corpus = open_corpus(config.data)
         with self.accelerator.main_process_first():
@@ -87,14 +112,20 @@ class Session:
             self.backbone.resolution,
         )
 
-    def _latents(self) -> Latents | None:
+    @property
+    def keeps_latents(self) -> bool:
+        """Whether latents are computed once and kept: those of a frozen autoencoder, of images that do not move."""
         data = self.config.data
         possible = "vae" not in self.parts and hasattr(self.backbone, "vae") and not data.augment.moves
         if data.cache and not possible:
             raise WordsError(
                 "data.cache: latents can be kept only of a frozen autoencoder, and of images that do not move"
             )
-        if data.cache is False or not possible:
+        return possible and data.cache is not False
+
+    def _latents(self) -> Latents | None:
+        data = self.config.data
+        if not self.keeps_latents:
             return None
         kept = Latents(self.config.output / "latents", self.corpus, self.backbone, data.augment.flip != "never")
         kept.fill(
@@ -176,7 +207,9 @@ def train(config: Config, *, report: Report | None = None) -> Result:
     losses = [line["loss"] for line in lines][-100:]
     if config.tracker:
         session.accelerator.init_trackers("counterscan")
-    pace = _loop(session, source, first, losses)
+    with warnings.catch_warnings():
+        _warn_of_cuts(session)
+        pace = _loop(session, source, first, losses)
     if main:
         with using(session.average, session.parameters):
             finish.save_model(session.backbone, session.parts, session.start, config, session.corpus, losses)
@@ -186,11 +219,24 @@ def train(config: Config, *, report: Report | None = None) -> Result:
     return Result(config.output, config.steps, first, mean, pace)
 
 
+def _warn_of_cuts(session: Session) -> None:
+    """One warning for all captions that are too long, without their words; the model's own, one a caption, are silenced."""
+    backbone = session.backbone
+    texts = [text for text in dict.fromkeys(session.corpus.captions) if text][:LOOKED_AT]
+    if texts and hasattr(backbone, "tokenizer") and "vae" not in session.parts:
+        limit = backbone.tokenizer.model_max_length
+        ids = backbone.tokenizer(texts, truncation=False, verbose=False)["input_ids"]
+        long = sum(len(row) > limit for row in ids)
+        if long and session.accelerator.is_main_process:
+            warnings.warn(f"{long} of {len(texts)} captions are longer than {limit} tokens and are cut", stacklevel=2)
+    warnings.filterwarnings("ignore", message="the prompt is too long")
+
+
 def _loop(session: Session, source: loader.Source, first: int, losses: list[float]) -> float:
     """Run steps ``first`` to the end; returns images a second."""
     config, main = session.config, session.accelerator.is_main_process
     rank, began = session.accelerator.process_index, time.monotonic()
-    pace = math.nan
+    pace = 0.0
     with open(session.run.log, "a", encoding="utf-8") if main else nullcontext() as log:
         for number, batches in enumerate(loader.steps(source, first, config.steps, rank, session.world), start=first):
             loss, norm = session.step(number, batches)
