@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from counterscan.errors import ModelError, WordsError
 
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_FILES = ["*.json", "*.txt", "*.safetensors", "*.model"]
+# what the pipeline class of model_index.json begins with → where its family is; the first that fits
+FAMILIES = {
+    "DDPM": ("pixel", "Pixel"),
+    "DDIM": ("pixel", "Pixel"),
+    "": ("stable_diffusion", "StableDiffusion"),
+}
 HUB_SKIP = ["*.fp16.*", "*.non_ema.*", "safety_checker/*", "*/openvino*", "*onnx*"]
 
 
@@ -33,9 +40,14 @@ def load(
     The network is used for a hub id only, and not at all with ``offline``. Raises ``WordsError`` for an unknown name
     and ``ModelError`` for a folder that cannot be used.
     """
-    from counterscan.backbones.stable_diffusion import StableDiffusion
+    from counterscan.backbones.components import read_json
 
-    return StableDiffusion.open(locate(model, offline=offline), device=device, dtype=dtype)
+    folder = locate(model, offline=offline)
+    made_by = str(read_json(folder / "model_index.json").get("_class_name", ""))
+    module, name = next(where for start, where in FAMILIES.items() if made_by.startswith(start))
+    family: Any = getattr(importlib.import_module(f"counterscan.backbones.{module}"), name)
+    opened: Backbone = family.open(folder, device=device, dtype=dtype)
+    return opened
 
 
 def locate(model: str | Path, *, offline: bool = False) -> Path:

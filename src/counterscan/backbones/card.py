@@ -20,6 +20,7 @@ class Card:
 
     ``findings`` are canonical names; ``template`` the words a prompt starts with ("nih chest radiograph");
     ``channels`` and ``resolution`` (pixels, square) are what ``encode`` takes; ``value_range`` the range of its images.
+    ``classes`` are the words of a class-conditional model's classes, by number; "" is the one that says nothing.
     ``null_change`` is, for each finding, the strongest change that removing it makes in 95 % of images without it.
     """
 
@@ -36,6 +37,7 @@ class Card:
     null_change: Mapping[str, float] = field(default_factory=dict)
     license: str = ""
     credit: str = ""
+    classes: tuple[str, ...] = ()
 
     @staticmethod
     def read(folder: Path) -> Card | None:
@@ -46,7 +48,8 @@ class Card:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             known = {f.name: values[f.name] for f in fields(Card) if f.name in values}
-            known["findings"] = tuple(str(name) for name in known.get("findings", ()))
+            for key in ("findings", "classes"):
+                known[key] = tuple(str(name) for name in known.get(key, ()))
             low, high = known.get("value_range", (0.0, 1.0))
             known["value_range"] = (float(low), float(high))
             card = Card(**known)

@@ -11,10 +11,11 @@ range, channel by channel::
 
 ``f`` is 1, as in the paper, or the largest value of the image's own latent in that channel where that is more. With a
 ``classifier(x, t)`` that gives the log-probability (B,) of the target at a noisy latent, its gradient joins in, weighted by
-``classifier_scale``: ``x̂0 += scale n² / s ∇ log p``, which is ``ε̂ -= scale n ∇ log p``.
+``classifier_scale``: ``x̂0 += scale n² / s ∇ log p``, which is ``ε̂ -= scale n ∇ log p``. With ``guidance`` 0 it is the classifier
+alone that knows the target, so that unconditional models work too.
 
-Cost with k = steps * depth: k evaluations up, 2k down (k for a null edit). No random numbers; the null edit is close to the
-image and not exact.
+Cost with k = steps * depth: k evaluations up, 2k down (k for a null edit or guidance 0). No random numbers; the null edit
+is close to the image and not exact.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class ImplicitGuidance:
         """See ``counterscan.methods.Method``. ``generator`` is not used: the method is deterministic."""
         times = backbone.schedule.timesteps(self.steps, self.depth).tolist()
         tick = ticker(progress, 2 * len(times))
-        pair, z = backbone.embed(["", edit.target]), backbone.encode(image)
+        pair, z = backbone.embed(["", edit.target] if self.guidance else [""]), backbone.encode(image)
         reach = z.abs().amax((2, 3)).clamp(min=1)
         x = invert(backbone, z, times, pair[0], tick)[0]
         for t, below in downwards(times):
@@ -85,8 +86,8 @@ class ImplicitGuidance:
     def _towards(self, backbone: Backbone, x: Tensor, t: int, pair: Condition, null: bool) -> Prediction:
         if null:
             return backbone.predict(x, t, pair[0])
-        away, towards = predict_each(backbone, x, t, pair)
-        prediction = guide(away, towards, self.guidance)
+        away, *towards = predict_each(backbone, x, t, pair)
+        prediction = guide(away, towards[0], self.guidance) if towards else away
         if not self.classifier_scale:
             return prediction
         signal, noise = (column(c, x) for c in backbone.schedule.coefficients(t))

@@ -1,0 +1,95 @@
+"""What every family promises, tried on a tiny model of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from counterscan import methods
+from counterscan.backbones import load
+from counterscan.backbones.base import Backbone
+from counterscan.errors import WordsError
+from counterscan.generation import sample
+from counterscan.methods.check import check_method
+from counterscan.types import Edit
+
+# what cannot work where, and the words of the refusal
+REFUSED = {"flow-edit": "flow-matching model", "prompt-to-prompt": "controls attention to words"}
+EXACT = ("direct", "diffedit", "edit-friendly", "factored", "flow-edit", "ledits", "masked")
+QUICK: dict[str, Any] = {"null-text": {"inner": 1}, "diffedit": {"maps": 2}, "flow-edit": {"steps": 3}}
+
+
+def latents(model: Any, batch: int = 2) -> torch.Tensor:
+    return torch.randn(batch, *model.latent_shape, generator=torch.Generator().manual_seed(0))
+
+
+def image(model: Any, batch: int = 2) -> torch.Tensor:
+    shape = (batch, model.channels, model.resolution, model.resolution)
+    return torch.rand(shape, generator=torch.Generator().manual_seed(3))
+
+
+def check_family(model: Any, prompts: list[str]) -> None:
+    """The waist: shapes, predictions that recompose the latent, rows that mind their own business, counted evaluations."""
+    assert isinstance(model, Backbone)
+    assert len(model.fingerprint) == 16
+    z, condition = latents(model), model.embed(prompts)
+    assert model.encode(image(model)).shape == z.shape
+    before = model.evaluations
+    times = torch.tensor([200, 700])
+    both = model.predict(z, times, condition)
+    assert model.evaluations - before == 2
+    s, n = (c.reshape(2, 1, 1, 1) for c in model.schedule.coefficients(times))
+    torch.testing.assert_close(s * both.clean + n * both.noise, z, atol=1e-4, rtol=0)
+    for i in range(2):
+        alone = model.predict(z[i : i + 1], times[i], condition[i])
+        torch.testing.assert_close(both.noise[i : i + 1], alone.noise, atol=1e-4, rtol=1e-4)
+    other = model.predict(z[:1], 200, condition[1])
+    assert not torch.allclose(other.noise, both.noise[:1], atol=1e-4)
+    shifted = model.predict(z[:1], 700, condition[0], level=200)
+    level = model.schedule.coefficients(200)
+    torch.testing.assert_close(level[0] * shifted.clean + level[1] * shifted.noise, z[:1], atol=1e-4, rtol=0)
+
+
+def check_generation(model: Any, prompt: str) -> None:
+    """Images in range, each from its own generator."""
+    seeds = [torch.Generator().manual_seed(i) for i in range(2)]
+    pictures = sample(model, prompt, seeds, steps=3, guidance=2.0)
+    assert pictures.shape == image(model).shape
+    assert pictures.isfinite().all()
+    assert pictures.equal(pictures.clamp(0, 1))
+    alone = sample(model, prompt, [torch.Generator().manual_seed(1)], steps=3, guidance=2.0)
+    torch.testing.assert_close(alone, pictures[1:], atol=1e-3, rtol=0)
+
+
+def check_editing(name: str, model: Any, edit: Edit) -> None:
+    """The method keeps its promises on this family, or refuses before any work."""
+    method = methods.get(name, **({"steps": 3} | QUICK.get(name, {})))
+    refused = REFUSED.get(name) if not can(name, model) else None
+    if refused is None:
+        check_method(method, model, edit=edit, tolerance=1e-4, null_tolerance=1e-4 if name in EXACT else 1.0)
+        return
+    before = model.evaluations
+    with pytest.raises(WordsError, match=refused):
+        method(model, image(model), edit, generator=torch.Generator())
+    assert model.evaluations == before
+
+
+def can(name: str, model: Any) -> bool:
+    """What the two methods that ask more than the waist need."""
+    return {"flow-edit": model.schedule.is_flow, "prompt-to-prompt": hasattr(model, "controlled")}.get(name, True)
+
+
+def check_half_precision(folder: Path, prompt: str) -> None:
+    """bfloat16 is close to float32, and everything that leaves the waist is float32."""
+    full, half = load(folder), load(folder, dtype=torch.bfloat16)
+    z = latents(full)
+    wanted, got = (m.predict(z, 500, m.embed([prompt])).noise for m in (full, half))
+    assert got.dtype == torch.float32
+    assert (got - wanted).abs().mean() < 0.02 * wanted.abs().mean().clamp(min=1)
+    picture = image(full)
+    there, here = (m.decode(m.encode(picture)) for m in (full, half))
+    assert here.dtype == torch.float32
+    assert (here - there).abs().mean() < 0.02
