@@ -1,11 +1,12 @@
 """Is an image a copy of another, though flipped, brightened, cropped or compressed?
 
-Candidates come from a nearest-neighbour search; :func:`aligned_correlation` then lays the two over each other. Images are
+Candidates come from a nearest-neighbour search; :func:`correlate` then lays the two over each other. Images are
 grey float (H, W) in [0, 1].
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,21 +41,34 @@ def detail(image: Image, side: int = SIDE) -> NDArray[np.float32]:
     return np.asarray(band / max(float(np.linalg.norm(band)), 1e-12), np.float32)
 
 
-def aligned_correlation(image: Image, other: Image) -> float:
+@dataclass(frozen=True)
+class Views:
+    """Spectra of an image's details: of the ``whole`` (S, S / 2 + 1), and of its middles and their mirror images, ``parts``."""
+
+    whole: NDArray[np.complexfloating[Any, Any]]
+    parts: NDArray[np.complexfloating[Any, Any]]
+
+
+def views(image: Image) -> Views:
+    """All that :func:`correlate` needs of an image: worth keeping where it is compared with several others."""
+    middles = np.stack([detail(_middle(image, zoom)) for zoom in ZOOMS])
+    parts = np.concatenate([middles, middles[..., ::-1]])
+    return Views(np.fft.rfft2(middles[0]), np.conj(np.fft.rfft2(parts)))
+
+
+def correlate(a: Views, b: Views) -> float:
     """The best correlation of two images' details, in [-1, 1], over mirror images, crops to 90 % of either and shifts by 10 %.
 
-    About 1 for copies. Correlations over all shifts at once are products of Fourier transforms.
+    About 1 for copies. Either may be a crop of the other: the middle of one is laid on the whole of the other, and the
+    shift finds where it really was. Correlations over all shifts at once are products of Fourier transforms.
     """
-    best = -1.0
-    for whole, part in ((image, other), (other, image)):
-        target = np.fft.rfft2(detail(whole))
-        for flip in (False, True):
-            for zoom in ZOOMS:
-                # ``whole`` may be a crop of ``part``: cut the middle of ``part``, the shift finds where it really was
-                moved = detail(_middle(part[:, ::-1] if flip else part, zoom))
-                found = np.fft.irfft2(target * np.conj(np.fft.rfft2(moved)), s=(SIDE, SIDE))
-                best = max(best, float(_near(found, round(SIDE * 0.1)).max()))
-    return best
+    found = np.fft.irfft2(np.concatenate([a.whole * b.parts, b.whole * a.parts]), s=(SIDE, SIDE))
+    return float(_near(found, round(SIDE * 0.1)).max())
+
+
+def aligned_correlation(image: Image, other: Image) -> float:
+    """:func:`correlate` of two images."""
+    return correlate(views(image), views(other))
 
 
 def copy_threshold(held_out: NDArray[np.floating[Any]], rate: float = 0.01) -> float:
@@ -69,9 +83,9 @@ def copy_threshold(held_out: NDArray[np.floating[Any]], rate: float = 0.01) -> f
 
 
 def _near(correlations: NDArray[np.floating[Any]], reach: int) -> NDArray[np.floating[Any]]:
-    """Those of shifts by at most ``reach`` pixels either way; shifts go round."""
-    rolled = np.roll(correlations, (reach, reach), (0, 1))
-    return rolled[: 2 * reach + 1, : 2 * reach + 1]
+    """Those (N, 2 reach + 1, 2 reach + 1) of shifts by at most ``reach`` pixels either way; shifts go round."""
+    rolled = np.roll(correlations, (reach, reach), (1, 2))
+    return rolled[:, : 2 * reach + 1, : 2 * reach + 1]
 
 
 def _middle(image: Image, share: float) -> Image:
