@@ -3,57 +3,16 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import json
 
-import numpy as np
 import pytest
-from PIL import Image
+from tests.data.layouts import REPORT, imported, picture, said, text
 from typer.testing import CliRunner
 
 from counterscan.cli import app
-from counterscan.data.checks import check
-from counterscan.data.manifest import read, resolve, write
+from counterscan.data.manifest import write
 from counterscan.data.readers import LAYOUTS, open_layout
 from counterscan.errors import DataError, WordsError
-
-ROWS = 0
-
-
-def picture(path, size=(32, 32), mode="L"):
-    """An image of its own in every file."""
-    global ROWS
-    ROWS += 1
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shape = (*size, 3) if mode == "RGB" else size
-    pixels = np.random.default_rng(ROWS).integers(0, 256, shape, dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-    return path
-
-
-def text(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".gz":
-        path.write_bytes(gzip.compress(content.encode()))
-    else:
-        path.write_text(content, encoding="utf-8")
-
-
-def imported(layout, source, tmp_path):
-    """Every row of the written manifest, by the image's name; each image opens and nothing is unsound."""
-    found = open_layout(layout, source, tmp_path / "work")
-    manifest = tmp_path / "out.parquet"
-    write(manifest, found.records, found.findings, found.contrasts)
-    rows = list(read(manifest))
-    assert all(resolve(manifest, row.path).is_file() for row in rows)
-    assert not {"unreadable", "bad field", "missing mask", "leaking patient"} & check(manifest).kinds.keys()
-    return rows
-
-
-def said(row):
-    """What a row says of findings, unknown ones left out."""
-    return {name: value for name, value in row.findings.items() if value is not None}
-
 
 CHEXPERT = (
     "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,"
@@ -91,25 +50,6 @@ def test_chexpert_with_foreign_paths(tmp_path):
     )
     with pytest.raises(DataError, match=r"train.csv row 1, Path: 'a/b.jpg'; train.csv row 2, Path: 'c.jpg'"):
         list(open_layout("chexpert", tmp_path, tmp_path).records)
-
-
-REPORT = """                                 FINAL REPORT
- EXAMINATION:  CHEST (PA AND LAT)
-
- INDICATION:  ___ year old woman with cough  // ?pneumonia
-
- COMPARISON:  None.
-
- FINDINGS:
-
- The lungs are clear.  No pleural effusion
- is seen.
-
- IMPRESSION:
-
- 1.  No pneumonia.
- 2.  Mild cardiomegaly.
-"""
 
 
 def test_mimic_cxr_jpg(tmp_path):

@@ -9,8 +9,12 @@ from counterscan.data.readers.source import Source
 from counterscan.errors import DataError, WordsError
 
 LAYOUTS = (
+    "brats",
+    "captions",
     "chexpert",
     "covid-radiography",
+    "dicom",
+    "huggingface",
     "hyperkvasir",
     "kvasir-seg",
     "medvqa-gi",

@@ -15,6 +15,19 @@ from counterscan.errors import DataError
 
 IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 SEXES = {"M": "male", "F": "female", "Male": "male", "Female": "female", "male": "male", "female": "female"}
+SPLITS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
+USUAL = {
+    "path": ("file_name", "file", "path", "image", "image_path", "filename", "img"),
+    "caption": ("text", "caption", "prompt", "impression", "description"),
+    "report": ("report",),
+    "patient": ("patient", "patient_id", "patientid", "subject_id", "subject", "participant_id"),
+    "split": ("split", "subset"),
+    "view": ("view", "view_position", "viewposition", "projection", "plane"),
+    "age": ("age", "patient_age", "age_years"),
+    "sex": ("sex", "gender", "patient_sex", "patient_gender"),
+    "mask": ("mask", "mask_path", "segmentation", "annotation"),
+}
+"""What people call the columns of their tables, in lower case."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +61,11 @@ def optional(path: Path) -> Iterator[dict[str, str]]:
     """The rows of a CSV file or of its ``.gz``; none where there is neither."""
     if path.is_file() or path.with_name(path.name + ".gz").is_file():
         yield from table(path)
+
+
+def picked(row: dict[str, str], field: str) -> str:
+    """The first of a field's usual columns that says something; ``row`` has lower-case keys."""
+    return next((row[name] for name in USUAL[field] if row.get(name)), "")
 
 
 def label(text: str) -> int | None:
