@@ -98,14 +98,14 @@ def autoencoder_class(index: Mapping[str, Any], folder: Path) -> Any:
     raise ModelError(f"{folder / 'model_index.json'}: vae is {name}; AutoencoderKL and AutoencoderTiny are supported")
 
 
-def open_text(index: Mapping[str, Any], folder: Path) -> Any:
-    """The text encoder of the class that ``model_index.json`` names."""
+def open_text(index: Mapping[str, Any], folder: Path, name: str = "text_encoder", *, pooled: bool = False) -> Any:
+    """The text encoder (or another transformers component ``name``) of the class that ``model_index.json`` names."""
     import transformers
 
-    kind = _transformers_class(transformers, index, "text_encoder", folder)
-    path = folder / "text_encoder"
+    kind = _transformers_class(transformers, index, name, folder)
+    path = folder / name
     options = {}
-    if "add_pooling_layer" in inspect.signature(kind.__init__).parameters:
+    if not pooled and "add_pooling_layer" in inspect.signature(kind.__init__).parameters:
         options["add_pooling_layer"] = False  # only the tokens are used; a pooler without weights would be noise
     try:
         model, info = kind.from_pretrained(
@@ -121,31 +121,24 @@ def open_text(index: Mapping[str, Any], folder: Path) -> Any:
         raise ModelError(f"{path}: {_one_line(error)}") from error
     if info.get("mismatched_keys"):
         raise ModelError(f"{path}: wrong shape: {_some(str(k) for k in info['mismatched_keys'])}")
-    missing = [k for k in info["missing_keys"] if not k.startswith("pooler") and "position_ids" not in k]
+    missing = [k for k in info["missing_keys"] if (pooled or not k.startswith("pooler")) and "position_ids" not in k]
     if missing:
         raise ModelError(f"{path}: the weights lack {_some(missing)}")
     return model
 
 
-def open_tokenizer(index: Mapping[str, Any], folder: Path) -> Any:
+def open_tokenizer(index: Mapping[str, Any], folder: Path, name: str = "tokenizer") -> Any:
     """The tokenizer of the class that ``model_index.json`` names."""
     import transformers
 
-    kind = _transformers_class(transformers, index, "tokenizer", folder)
-    path = folder / "tokenizer"
+    kind = _transformers_class(transformers, index, name, folder)
+    path = folder / name
     if not path.is_dir():
         raise ModelError(f"{path}: missing; a model is a diffusers pipeline folder")
     try:
         return kind.from_pretrained(path, local_files_only=True)
     except (ValueError, RuntimeError, TypeError, OSError, KeyError) as error:
         raise ModelError(f"{path}: {_one_line(error)}") from error
-
-
-def word_pieces(tokenizer: Any, prompt: str, length: int) -> list[str]:
-    """The pieces of a prompt padded or cut to ``length``, one a token; "" for special tokens such as padding."""
-    ids = tokenizer(prompt, padding="max_length", max_length=length, truncation=True)["input_ids"]
-    special = set(tokenizer.all_special_ids)
-    return ["" if i in special else piece for i, piece in zip(ids, tokenizer.convert_ids_to_tokens(ids), strict=True)]
 
 
 def _transformers_class(library: Any, index: Mapping[str, Any], component: str, folder: Path) -> Any:

@@ -1,0 +1,35 @@
+"""Prompts become token ids: how many a text encoder takes, which words are cut, and which piece of a word each token is."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+LONGEST = 512  # tokens, for encoders that know no limit of their own (T5)
+OFFSET = {"roberta": 2, "xlm-roberta": 2, "camembert": 2}  # position numbers that these never use
+
+
+def longest(tokenizer: Any, encoder: Any) -> int:
+    """How many tokens of a prompt the encoder takes."""
+    positions = getattr(encoder.config, "max_position_embeddings", None) or LONGEST
+    return int(min(tokenizer.model_max_length, positions - OFFSET.get(encoder.config.model_type, 0)))
+
+
+def token_ids(tokenizer: Any, prompts: Sequence[str], length: int, name: str) -> Any:
+    """The ids (B, length) of prompts, padded, with their ``attention_mask``. Warns, naming the words that are cut."""
+    for prompt in prompts:
+        ids = tokenizer(prompt, truncation=False, verbose=False)["input_ids"]
+        if len(ids) > length:
+            cut = tokenizer.decode(ids[length - 1 : -1])
+            warnings.warn(
+                f"the prompt is too long for {name} ({len(ids)} of {length} tokens); cut: {cut!r}", stacklevel=5
+            )
+    return tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+
+
+def word_pieces(tokenizer: Any, prompt: str, length: int) -> list[str]:
+    """The pieces of a prompt padded or cut to ``length``, one a token; "" for special tokens such as padding."""
+    ids = tokenizer(prompt, padding="max_length", max_length=length, truncation=True)["input_ids"]
+    special = set(tokenizer.all_special_ids)
+    return ["" if i in special else piece for i, piece in zip(ids, tokenizer.convert_ids_to_tokens(ids), strict=True)]
