@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from counterscan.cli import data, models
+from counterscan.cli import data, evaluate, models
 from counterscan.cli.attribute import attribute
 from counterscan.cli.batch import batch
 from counterscan.cli.bench import bench
@@ -38,6 +38,7 @@ app.command()(studio)
 app.command()(train)
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
+app.add_typer(evaluate.app, name="evaluate")
 
 
 @app.callback(invoke_without_command=True)

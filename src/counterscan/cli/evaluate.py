@@ -1,0 +1,83 @@
+"""``counterscan evaluate``: fidelity, edits, attribution and privacy, with intervals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from counterscan.cli.output import complain, emit, folder_for, progress, write_run
+
+app = typer.Typer(
+    help="Measure generated images, edits, maps and privacy on manifests or folders.",
+    epilog="Example: counterscan evaluate fidelity manifest.csv generated -o report",
+    no_args_is_help=True,
+)
+Output = Annotated[
+    Path, typer.Option("--output", "-o", help="Folder for report.html, run.json and what a stop leaves.")
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Spaces = Annotated[
+    list[str] | None,
+    typer.Option("--space", help="Feature space: a classifier, inception:FILE, xrv:NAME, hf:MODEL or module:function."),
+]
+
+
+@app.command()
+def fidelity(
+    real: Annotated[Path, typer.Argument(help="Real images: a manifest or a folder.")],
+    generated: Annotated[Path, typer.Argument(help="Generated images: a manifest or a folder.")],
+    output: Output,
+    space: Spaces = None,
+    split: Annotated[str | None, typer.Option(help="Only this split of the real manifest.")] = None,
+    offline: Offline = False,
+    as_json: AsJson = False,
+) -> None:
+    """How like real images generated ones are, in named feature spaces, and how varied. Goes on where it stopped.
+
+    Example: counterscan evaluate fidelity manifest.csv generated --split test -o report
+    """
+    from counterscan.evaluate.fidelity import fidelity as run
+
+    spaces = tuple(space or ["chest-nih-judge"])
+    with progress("features") as tell, _alone(output):
+        summary = run(real, generated, output, spaces=spaces, split=split, offline=offline, progress=tell)
+    lines = [f"{name}: {_text(score)}" for each in summary["spaces"] for name, score in each["scores"].items()]
+    _finish(
+        "fidelity",
+        {"real": real, "generated": generated, "spaces": spaces, "split": split},
+        summary,
+        output,
+        lines,
+        as_json,
+    )
+
+
+def _alone(output: Path) -> Any:
+    """Refuse a bad folder, and a second run in the same one."""
+    from counterscan.scale.ledger import only_writer
+
+    return only_writer(folder_for(output) / "work")
+
+
+def _text(score: dict[str, Any]) -> str:
+    """A score in one line: with its interval where it has one."""
+    if "mean" not in score:
+        return "unknown" if score["value"] is None else f"{score['value']:.4g}"
+    if score["low"] is None:
+        return f"{score['mean']:.3f}"
+    return f"{score['mean']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
+
+
+def _finish(
+    name: str, settings: dict[str, Any], summary: dict[str, Any], output: Path, lines: list[str], as_json: bool
+) -> None:
+    """Write run.json, say what has to be known, print; fails where images failed."""
+    write_run(output, f"evaluate {name}", settings, summary)
+    for warning in (*summary["warnings"], *summary["failed"]):
+        complain(warning)
+    emit(summary | {"report": "report.html"}, as_json, "\n".join([*lines, f"report: {output / 'report.html'}"]))
+    if summary["failed"]:
+        raise typer.Exit(1)
