@@ -21,6 +21,7 @@ app = typer.Typer(
 
 app.command("import")(data_sets.import_)
 app.command("check")(data_sets.check)
+app.command("caption")(data_sets.caption)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""``counterscan data import`` and ``counterscan data check``: public data sets in, and whether they are sound."""
+"""``counterscan data import``, ``check`` and ``caption``: data sets in, whether they are sound, and their words."""
 
 from __future__ import annotations
 
@@ -8,10 +8,18 @@ from typing import Annotated
 import typer
 
 from counterscan.cli.output import complain, emit, folder_for, progress, write_run
+from counterscan.errors import WordsError
+
+SOURCES, POLICIES = ("auto", "captions", "labels"), ("ignore", "words")
 
 
 def import_(
-    layout: Annotated[str, typer.Argument(help="The layout: chexpert, mimic-cxr-jpg, dicom, captions ...")],
+    layout: Annotated[
+        str,
+        typer.Argument(
+            help="The layout: chexpert, mimic-cxr-jpg, brats, dicom, captions, huggingface ... (docs/data.md)"
+        ),
+    ],
     source: Annotated[Path, typer.Argument(help="The data set's top folder.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The manifest: .csv, .parquet or .jsonl.")],
     split: Annotated[bool, typer.Option("--split", help="Give rows without a split one: 80/10/10 by patient.")] = False,
@@ -58,3 +66,39 @@ def check(
     if not result.sound:
         complain(f"{manifest}: training on this would be unsound" + (f"; see {folder}/report.html" if folder else ""))
         raise typer.Exit(1)
+
+
+def caption(
+    manifest: Annotated[Path, typer.Argument(help="The manifest to write captions for.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The new manifest: .csv, .parquet or .jsonl.")],
+    source: Annotated[
+        str, typer.Option("--from", help="labels, captions (reports too), or auto: captions first.")
+    ] = "auto",
+    template: Annotated[str, typer.Option(help="How captions of labels open.")] = "chest radiograph",
+    uncertain: Annotated[str, typer.Option(help="Labels of -1: ignore them, or tell them in words.")] = "ignore",
+    deny: Annotated[float, typer.Option(min=0, max=1, help="How often an absent finding is denied.")] = 0.14,
+    paraphrase: Annotated[float, typer.Option(min=0, max=1, help="Share told as a radiograph's report is.")] = 0.0,
+    view: Annotated[bool, typer.Option("--view", help="Tell the view.")] = False,
+    person: Annotated[bool, typer.Option("--person", help="Tell age and sex.")] = False,
+    model: Annotated[str | None, typer.Option(help="Shorten to this model's text encoder.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Equal seeds give equal captions.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Write captions of labels or reports, whole findings only, as long as a model's text encoder takes.
+
+    Example: counterscan data caption chexpert.parquet -o captioned.parquet --uncertain words --view
+    """
+    from counterscan.data.captions import Told, Wording, captioned, encoder_of
+    from counterscan.data.manifest import rewrite
+
+    for name, value, choices in (("--from", source, SOURCES), ("--uncertain", uncertain, POLICIES)):
+        if value not in choices:
+            raise WordsError(f"{name} {value!r}: one of {', '.join(choices)}")
+    folder_for(output.parent)
+    wording = Wording(source, template, uncertain, deny, paraphrase, view, person)  # type: ignore[arg-type]
+    told = Told()
+    fits = encoder_of(model, offline=offline) if model else None
+    rewrite(manifest, output, lambda records: captioned(records, wording, seed=seed, fits=fits, told=told))
+    summary = {"manifest": str(output)} | {name: getattr(told, name) for name in ("rows", "empty", "shortened", "lost")}
+    emit(summary, as_json, f"{told.rows} captions in {output}; {told.shortened} shortened, {told.empty} empty")

@@ -6,8 +6,8 @@ import csv
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -156,6 +156,26 @@ def write(
     finally:
         draft.unlink(missing_ok=True)
     return count
+
+
+def rewrite(manifest: str | Path, output: str | Path, change: Callable[[Iterator[Record]], Iterable[Record]]) -> int:
+    """Write a manifest anew after ``change``, streamed; its paths still mean the same files. Returns how many rows.
+
+    Columns that are neither fixed, nor contrasts, nor findings are left out.
+    """
+    manifest = Path(manifest)
+    findings = finding_columns(manifest)[0]
+    first = next(raw_rows(manifest), {})
+    contrasts = [name.removeprefix(CONTRAST) for name in first if name.startswith(CONTRAST)]
+    return write(output, change(_located(record, manifest) for record in read(manifest)), findings, contrasts)
+
+
+def _located(record: Record, manifest: Path) -> Record:
+    """The record with paths that do not depend on where the manifest is."""
+    folder = manifest.absolute().parent
+    contrasts = {name: str(folder / path) for name, path in record.contrasts.items()}
+    mask = str(folder / record.mask) if record.mask else ""
+    return replace(record, path=str(folder / record.path), mask=mask, contrasts=contrasts)
 
 
 def _age(text: str) -> float | None:
