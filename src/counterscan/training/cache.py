@@ -29,10 +29,10 @@ class Latents:
 
     def __init__(self, folder: Path, corpus: Corpus, backbone: Any, mirror: bool) -> None:
         self.corpus, self.backbone, self.variants = corpus, backbone, 2 if mirror else 1
-        first: dict[Path, int] = {}  # several rows may be of one file
-        self.rows = [row for row, path in enumerate(corpus.files) if first.setdefault(path, row) == row]
+        first: dict[tuple[Path, ...], int] = {}  # several rows may be of one file
+        self.rows = [row for row, paths in enumerate(corpus.files) if first.setdefault(paths, row) == row]
         place = {row: k for k, row in enumerate(self.rows)}
-        self.places = [place[first[path]] for path in corpus.files]
+        self.places = [place[first[paths]] for paths in corpus.files]
         self.folder = folder / key(corpus, backbone, mirror)
         self._open: dict[int, np.ndarray] = {}
 
@@ -93,7 +93,7 @@ class Latents:
 def key(corpus: Corpus, backbone: Any, mirror: bool) -> str:
     """A name that changes with the autoencoder, the image size, the list of images, or any of their files."""
     digest = hashlib.sha256(f"{backbone.fingerprint} {backbone.resolution} {backbone.channels} {mirror} ".encode())
-    for path in dict.fromkeys(corpus.files):
+    for path in dict.fromkeys(path for paths in corpus.files for path in paths):
         try:
             facts = path.stat()
             digest.update(f"{path}:{facts.st_size}:{facts.st_mtime_ns}\n".encode())

@@ -25,14 +25,15 @@ class Captions(Strict):
 
     ``source``: its ``caption``, its ``findings``, or ``auto``: the caption where there is one. Captions that hold several
     wordings between ``separator`` give a random one. ``drop`` is the share of empty captions, which guidance needs.
-    ``text`` stands for every caption, for textual inversion. The rest is for captions made of findings: ``template`` opens
-    them; ``mention`` and ``deny`` are the chances of naming a present or an absent finding in a ``full`` caption;
-    ``uncertain`` labels (-1) are not mentioned, or called "possible".
+    ``text`` stands for every caption, for textual inversion. The rest is for captions made of findings, of all of them or
+    those that ``findings`` names: ``template`` opens them; ``mention`` and ``deny`` are the chances of naming a present or
+    an absent finding in a ``full`` caption; ``uncertain`` labels (-1) are not mentioned, or called "possible".
     """
 
     source: Literal["auto", "caption", "findings"] = "auto"
     separator: str | None = None
     text: str | None = None
+    findings: tuple[str, ...] = ()
     template: str = "chest radiograph"
     drop: float = Field(default=0.1, ge=0, le=1)
     full: float = Field(default=0.6, ge=0, le=1)
@@ -151,14 +152,16 @@ class Samples(Strict):
 class Config(Strict):
     """One training run.
 
-    ``model`` is where it starts: a built-in name, a folder or a hub id; or ``compact`` holds the arguments of
-    :func:`counterscan.backbones.compact.build`, for a model from nothing. ``text_encoder`` (a folder or a hub id) takes
-    the place of the model's own, behind a projection that learns. ``train`` lists what else learns. One step takes
-    ``batch`` images over all processes, ``micro_batch`` at a time: the result does not depend on how they are spread.
+    ``model`` is where it starts: a built-in name, a folder or a hub id; or ``compact`` or ``pixel`` hold the arguments of
+    ``build`` in :mod:`counterscan.backbones.compact` or ``compact_pixel``, for a model from nothing. ``text_encoder`` (a
+    folder or a hub id) takes the place of the model's own, behind a projection that learns. ``train`` lists what else
+    learns. One step takes ``batch`` images over all processes, ``micro_batch`` at a time: the result does not depend on
+    how they are spread.
     """
 
     model: str | None = None
     compact: dict[str, Any] | None = None
+    pixel: dict[str, Any] | None = None
     text_encoder: str | None = None
     output: Path
     name: str | None = None
@@ -190,9 +193,9 @@ class Config(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
-        starts = [name for name in ("model", "compact") if getattr(self, name) is not None]
+        starts = [name for name in ("model", "compact", "pixel") if getattr(self, name) is not None]
         if len(starts) != 1:
-            raise ValueError(f"give one of model and compact, got {' and '.join(starts) or 'neither'}")
+            raise ValueError(f"give one of model, compact and pixel, got {' and '.join(starts) or 'none'}")
         if not self.train and self.text_encoder is None:
             raise ValueError("train: name at least one part")
         if "vae" in self.train and len(self.train) > 1:

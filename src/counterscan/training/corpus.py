@@ -7,7 +7,7 @@ same noise, whatever ran before it and however many processes share the work.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,10 +27,13 @@ SEXES = {"m": "male", "male": "male", "f": "female", "female": "female"}
 
 @dataclass(frozen=True)
 class Corpus:
-    """The rows that are trained on: image files, what is known of each, and its sampling weight (N,), which sum to 1."""
+    """The rows that are trained on: their files, what is known of each, and its sampling weight (N,), which sum to 1.
+
+    A row has the file of ``path`` and those of its other contrasts, which are the channels of a model that takes as many.
+    """
 
     manifest: Path
-    files: tuple[Path, ...]
+    files: tuple[tuple[Path, ...], ...]
     rows: tuple[Row, ...]
     captions: tuple[str, ...]
     numbers: tuple[int, ...]
@@ -53,14 +56,18 @@ def open_corpus(data: Data) -> Corpus:
             f"{data.manifest}: no row has the split {data.split!r}; set data.split, or leave it empty for all"
         )
     names = tuple(records[0].findings)
-    unknown = [name for name in data.balance if name not in names]
-    if unknown:
-        raise WordsError(f"data.balance: {data.manifest} has no column {', '.join(unknown)}; it has {', '.join(names)}")
+    for field, asked in (("data.balance", data.balance), ("data.captions.findings", data.captions.findings)):
+        unknown = [name for name in asked if name not in names]
+        if unknown:
+            raise WordsError(f"{field}: {data.manifest} has no column {', '.join(unknown)}; it has {', '.join(names)}")
     _need_words(records, data)
-    used = tuple(dict.fromkeys(finding_name(name) for name in names if not _is_normal(name)))
+    used = tuple(dict.fromkeys(finding_name(name) for name in mentioned(names, data.captions)))
     return Corpus(
         data.manifest,
-        tuple(resolve(data.manifest, record.path) for record in records),
+        tuple(
+            tuple(resolve(data.manifest, path) for path in (record.path, *record.contrasts.values()))
+            for record in records
+        ),
         tuple(row_of(record, data.captions) for record in records),
         tuple(record.caption for record in records),
         tuple(record.row for record in records),
@@ -101,13 +108,18 @@ def balance(records: Sequence[Record], names: Sequence[str]) -> NDArray[np.float
 
 def row_of(record: Record, captions: Captions) -> Row:
     """What is known of an image as the caption writer wants it."""
-    labels = {finding_name(name): value for name, value in record.findings.items() if not _is_normal(name)}
+    labels = {finding_name(name): record.findings[name] for name in mentioned(record.findings, captions)}
     present = [(name, None, None, None) for name, value in labels.items() if value == 1]
     if captions.uncertain == "words":
         present += [(f"possible {name}", None, None, None) for name, value in labels.items() if value == -1]
     absent = tuple(name for name, value in labels.items() if value == 0)
     sex = SEXES.get(record.sex.lower())
     return Row(captions.template, tuple(present), absent, record.view or None, sex)
+
+
+def mentioned(names: Iterable[str], captions: Captions) -> list[str]:
+    """The finding columns that captions speak of."""
+    return [name for name in captions.findings or names if not _is_normal(name)]
 
 
 @lru_cache(4096)

@@ -57,17 +57,10 @@ class Denoiser(nn.Module):
 
     def condition(self, captions: Sequence[str]) -> Condition:
         """What the captions become; with gradients where the text encoder learns."""
-        if "text_encoder" not in self.parts:
-            condition: Condition = self.backbone.embed(captions)
-            return condition
-        return tokens(self.backbone, captions)
-
-
-def tokens(backbone: Any, captions: Sequence[str]) -> Condition:
-    """Token embeddings (B, L, D) with gradients, of the ``stable_diffusion`` family."""
-    rows = backbone._embed(captions)
-    masks = [mask for _, mask in rows if mask is not None]
-    return Condition(torch.stack([row for row, _ in rows]), None, torch.stack(masks) if masks else None)
+        learns = any(name.startswith("text_encoder") for name in self.parts)
+        ask = self.backbone._condition if learns else self.backbone.embed
+        condition: Condition = ask(captions)
+        return condition
 
 
 class Reconstruction(nn.Module):
@@ -109,6 +102,4 @@ def build(backbone: Any, parts: dict[str, nn.Module], config: Config) -> nn.Modu
     wrong = objective.schedule_check(config.objective, backbone.schedule)
     if wrong:
         raise WordsError(wrong)
-    if "text_encoder" in parts and backbone.family != "stable_diffusion":
-        raise WordsError(f"train: the text encoder of a {backbone.family} model stays as it is; train unet or lora")
     return Denoiser(backbone, parts, config.objective)

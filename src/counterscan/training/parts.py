@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -78,15 +79,17 @@ def swap_text_encoder(backbone: Any, name: str, seed: int) -> None:
 
 def _open_encoder(folder: Path, backbone: Any) -> tuple[Any, Any]:
     import transformers
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
     check_weights(folder)
+    only_text: dict[str, Any] = {"t5": transformers.T5EncoderModel, "clip": transformers.CLIPTextModel}
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
             known = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-            kind: Any = {"t5": transformers.T5EncoderModel, "clip": transformers.CLIPTextModel}.get(
-                known.model_type, transformers.AutoModel
-            )
-            encoder = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+            kind: Any = only_text.get(known.model_type) or MODEL_MAPPING[type(known)]
+            # only the tokens are used; a pooler without weights would be noise
+            options = {"add_pooling_layer": False} if "add_pooling_layer" in signature(kind.__init__).parameters else {}
+            encoder = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True, **options)
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (ValueError, OSError, KeyError, RuntimeError) as error:
         raise ModelError(
@@ -107,7 +110,7 @@ def choose(backbone: Any, config: Config) -> dict[str, nn.Module]:
     denoiser = getattr(backbone, name)
     parts: dict[str, nn.Module] = {}
     for part in config.train:
-        if part in ("unet", "transformer"):
+        if part == name:
             parts[name] = denoiser.requires_grad_(True).float()
         elif part == "lora":
             parts[name] = add_lora(denoiser, config.lora, config.seed)

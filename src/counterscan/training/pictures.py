@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,8 +52,17 @@ def _array(path: Path) -> np.ndarray:
     return array.astype(np.float32)
 
 
-def read_row(path: Path, where: str, channels: int, size: int) -> Tensor:
-    """:func:`square`, with every fault a ``DataError`` that names the manifest's row."""
+def read_row(paths: Sequence[Path], where: str, channels: int, size: int) -> Tensor:
+    """The image of a row (C, size, size): its contrasts, if there are as many as channels, else its first file.
+
+    Every fault is a ``DataError`` that names the manifest's row.
+    """
+    if len(paths) == channels > 1:
+        return torch.cat([_named(path, where, 1, size) for path in paths])
+    return _named(paths[0], where, channels, size)
+
+
+def _named(path: Path, where: str, channels: int, size: int) -> Tensor:
     try:
         return square(path, channels, size)
     except CounterscanError as error:

@@ -8,12 +8,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from counterscan.backbones import compact, locate
+from counterscan.backbones import compact, compact_pixel, locate
 from counterscan.errors import WordsError
 from counterscan.training.config import Config
 from counterscan.training.corpus import Corpus
-
-BUILD = frozenset(inspect.signature(compact.build).parameters) - {"folder"}
 
 
 def start_folder(config: Config, corpus: Corpus) -> Path:
@@ -24,27 +22,27 @@ def start_folder(config: Config, corpus: Corpus) -> Path:
     if not (folder / "model_index.json").is_file():
         draft = config.output / f".start.{os.getpid()}"
         shutil.rmtree(draft, ignore_errors=True)
-        build_compact(config, corpus, draft)
+        build(config, corpus, draft)
         draft.rename(folder)
     return folder
 
 
-def build_compact(config: Config, corpus: Corpus, folder: Path) -> None:
-    """A small Stable Diffusion pipeline whose tokenizer knows the words of the corpus."""
-    settings = dict(config.compact or {})
-    unknown = sorted(set(settings) - BUILD)
+def build(config: Config, corpus: Corpus, folder: Path) -> None:
+    """A small model that knows the findings of the corpus and, where it has a tokenizer, the words."""
+    kind, builder = ("pixel", compact_pixel.build) if config.pixel is not None else ("compact", compact.build)
+    settings: dict[str, Any] = dict((config.pixel if kind == "pixel" else config.compact) or {})
+    known = sorted(inspect.signature(builder).parameters.keys() - {"folder"})
+    unknown = sorted(settings.keys() - set(known))
     if unknown:
-        raise WordsError(f"compact: no field {', '.join(unknown)}; there are {', '.join(sorted(BUILD))}")
-    captions = config.data.captions
-    own: dict[str, Any] = {
-        "words": words(corpus) + list(settings.pop("words", ())),
-        "name": config.name or config.output.name,
-    }
-    own |= {"template": captions.template, "findings": corpus.findings, "seed": config.seed}
+        raise WordsError(f"{kind}: no field {', '.join(unknown)}; there are {', '.join(known)}")
+    own: dict[str, Any] = {"name": config.name or config.output.name, "template": config.data.captions.template}
+    own |= {"findings": corpus.findings, "seed": config.seed}
+    if kind == "compact":
+        own["words"] = words(corpus) + list(settings.pop("words", ()))
     try:
-        compact.build(folder, **(own | settings))
+        builder(folder, **(own | settings))
     except (ValueError, TypeError) as error:
-        raise WordsError(f"compact: {error}") from error
+        raise WordsError(f"{kind}: {error}") from error
 
 
 def words(corpus: Corpus) -> list[str]:

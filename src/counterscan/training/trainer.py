@@ -15,13 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from counterscan.errors import ModelError, WordsError, WorkError
+from counterscan.errors import WordsError, WorkError
 from counterscan.training import finish, loader
 from counterscan.training.cache import Latents
-from counterscan.training.config import Config, Optimizer
+from counterscan.training.config import Config
 from counterscan.training.corpus import Corpus, open_corpus
 from counterscan.training.learner import Batch, build
 from counterscan.training.objective import generator_of
+from counterscan.training.optimization import optimizer_of, schedule
 from counterscan.training.parts import Average, choose, learned, open_model, using
 from counterscan.training.start import start_folder
 from counterscan.training.state import Run, pack, unpack
@@ -85,6 +86,8 @@ class Session:
             raise WordsError(f"batch: {config.batch} images cannot be shared by {self.world} processes")
         self.run = Run(config.output)
         self.corpus: Corpus = open_corpus(config.data)
+        if "token" in config.train:
+            need_word(self.corpus, config)
         with self.accelerator.main_process_first():
             self.start = start_folder(config, self.corpus)
         self.backbone = open_model(config, self.start, self.accelerator.device)
@@ -265,6 +268,8 @@ def accelerator_of(config: Config) -> Any:
 
     AcceleratorState._reset_state()  # it is shared by all, and keeps the precision of the run before
     names = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+    if config.precision == "float16" and not torch.cuda.is_available():
+        raise WordsError("precision: float16 needs a GPU; take bfloat16, or float32")
     try:
         return Accelerator(
             mixed_precision=names[config.precision],
@@ -277,32 +282,11 @@ def accelerator_of(config: Config) -> Any:
         raise WordsError(f"{field}: cannot be used on this machine ({text})") from error
 
 
-def optimizer_of(parameters: dict[str, nn.Parameter], settings: Optimizer) -> torch.optim.Optimizer:
-    """AdamW with one group for the text encoder and one for the rest."""
-    if not parameters:
-        raise ModelError("nothing is trained: no parameter of the chosen parts learns")
-    text = [p for n, p in parameters.items() if ".text_encoder." in n]
-    rest = [p for n, p in parameters.items() if ".text_encoder." not in n]
-    groups = [{"params": g, "share": s} for g, s in ((rest, 1.0), (text, settings.text_rate)) if g]
-    options: dict[str, Any] = {"lr": settings.rate, "betas": settings.betas, "weight_decay": settings.weight_decay}
-    if settings.name == "adamw":
-        return torch.optim.AdamW(groups, **options)
-    try:
-        from bitsandbytes.optim import AdamW8bit
-    except ImportError:
-        raise WordsError("optimizer.name: adamw8bit needs the package bitsandbytes; install it, or use adamw") from None
-    optimizer: torch.optim.Optimizer = AdamW8bit(groups, **options)
-    return optimizer
-
-
-def schedule(settings: Optimizer, step: int, steps: int) -> float:
-    """The share of the learning rate at ``step``, counted from 0: warm-up, then constant, or down to 0 at the end."""
-    if step < settings.warmup:
-        return (step + 1) / settings.warmup
-    part = (step - settings.warmup) / max(steps - settings.warmup, 1)
-    if settings.schedule == "linear":
-        return 1 - part
-    return 0.5 * (1 + math.cos(math.pi * part)) if settings.schedule == "cosine" else 1.0
+def need_word(corpus: Corpus, config: Config) -> None:
+    """Raises ``WordsError`` where no caption holds the new word, which then would learn nothing."""
+    captions = corpus.captions if config.data.captions.text is None else [config.data.captions.text]
+    if not any(config.token.word in text for text in captions):
+        raise WordsError(f"data.captions.text: no caption holds {config.token.word}; write it where the finding stands")
 
 
 @contextmanager

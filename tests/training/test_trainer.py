@@ -1,0 +1,247 @@
+"""Every part of a model can be trained; what comes out opens here and in plain diffusers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.models import tiny
+from tests.training.small import config
+
+import counterscan
+from counterscan.errors import DataError, WordsError
+from counterscan.training.trainer import train
+
+WEIGHTS = {
+    "unet": "unet/diffusion_pytorch_model.safetensors",
+    "vae": "vae/diffusion_pytorch_model.safetensors",
+    "text_encoder": "text_encoder/model.safetensors",
+}
+
+
+def weights(folder: Path, part: str) -> dict[str, torch.Tensor]:
+    return load_file(folder / WEIGHTS[part])
+
+
+def changed(folder: Path, part: str) -> set[str]:
+    """The weights that are other than in the model that was started from."""
+    before, after = weights(folder / "model", part), weights(folder / "run", part)
+    assert before.keys() == after.keys()
+    return {name for name, value in after.items() if not torch.equal(value, before[name])}
+
+
+def image_of(folder: Path, prompt: str = "chest radiograph") -> np.ndarray:
+    """What plain diffusers draws with the model in a folder."""
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    noise = torch.randn(1, *counterscan.load(folder).latent_shape, generator=torch.Generator().manual_seed(0))
+    drawn = pipeline(
+        prompt, num_inference_steps=2, latents=noise, height=32, width=32, output_type="pt", guidance_scale=2
+    )
+    image: np.ndarray = drawn.images.numpy()
+    return image
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "lora"])
+def test_what_is_named_learns_and_the_rest_stays(tmp_path, part):
+    result = train(config(tmp_path, train=[part]))
+    learned = "unet" if part == "lora" else part
+    for other in WEIGHTS:
+        assert bool(changed(tmp_path, other)) == (other == learned), other
+    if part == "lora":
+        assert all(name.split(".")[-2] in ("to_q", "to_k", "to_v", "0") for name in changed(tmp_path, "unet"))
+    opened = counterscan.load(result.folder)
+    assert opened.card.training["trained"] == [part] and opened.card.training["images_seen"] == 8
+    assert np.isfinite(image_of(result.folder)).all()
+
+
+def test_the_loss_falls_on_what_can_be_learned(tmp_path):
+    plain = {"data": {"captions": {"drop": 0.0}}, "optimizer": {"rate": 3e-3}}
+    train(config(tmp_path, steps=60, batch=8, micro_batch=8, save_every=60, **plain))
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert len(losses) == 60 and np.mean(losses[-10:]) < 0.75 * np.mean(losses[:5])
+
+
+def test_how_a_batch_is_cut_does_not_matter(tmp_path):
+    curves = []
+    for size in (1, 4):
+        train(config(tmp_path, output=str(tmp_path / f"by-{size}"), micro_batch=size, steps=3))
+        curves.append([list(json.loads(line).values()) for line in (tmp_path / f"by-{size}/log.jsonl").open()])
+    assert np.allclose(*curves, rtol=1e-4), "losses and gradients"
+
+
+def test_kept_latents_train_as_images_do(tmp_path):
+    """They are kept in half precision, so equal but for rounding."""
+    losses = []
+    for cache in (True, False):
+        result = train(config(tmp_path, output=str(tmp_path / str(cache)), data={"cache": cache}))
+        losses.append(result.loss)
+        assert (result.folder / "latents").exists() == cache
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3) and losses[0] != losses[1]
+
+
+def test_a_file_of_several_rows_is_encoded_once(tmp_path):
+    asked = config(tmp_path)
+    text = asked.data.manifest.read_text().splitlines()
+    asked.data.manifest.write_text("\n".join([*text, *text[1:]]) + "\n")
+    train(asked)
+    (shard,) = (tmp_path / "run/latents").glob("*/*.npy")
+    assert np.load(shard).shape[1] == 12
+
+
+def test_adapters_open_on_the_model_they_were_trained_on(tmp_path):
+    from diffusers import StableDiffusionPipeline
+
+    asked = config(tmp_path, train=["lora"], lora={"rank": 2, "alpha": 8})
+    train(asked)
+    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "model", safety_checker=None)
+    pipeline.load_lora_weights(tmp_path / "run")
+    pipeline.fuse_lora()
+    merged = weights(tmp_path / "run", "unet")
+    for name, value in pipeline.unet.state_dict().items():
+        if "lora_" not in name:
+            assert torch.allclose(value, merged[name.replace(".base_layer.", ".")], atol=1e-6), name
+
+
+def test_adapters_on_layers_that_are_not_there(tmp_path):
+    with pytest.raises(WordsError, match=r"lora.targets: no layer ends in nowhere; there are .*to_q"):
+        train(config(tmp_path, train=["lora"], lora={"targets": ["nowhere"]}))
+
+
+def test_a_new_word_learns_alone(tmp_path):
+    asked = {"captions": {"text": "chest radiograph: <stripe>"}}
+    train(config(tmp_path, train=["token"], token={"word": "<stripe>", "start": "effusion"}, data=asked))
+    before, after = weights(tmp_path / "model", "text_encoder"), weights(tmp_path / "run", "text_encoder")
+    table = "embeddings.word_embeddings.weight"
+    assert all(torch.equal(after[name], before[name]) for name in before if name != table)
+    old = len(before[table])
+    assert torch.equal(after[table][:old], before[table]) and len(after[table]) == old + 1
+    opened = counterscan.load(tmp_path / "run")
+    assert "<stripe>" in opened.tokenizer.tokenize("a <stripe>")
+    effusion = before[table][opened.tokenizer.convert_tokens_to_ids("effusion")]
+    assert 0 < (after[table][old] - effusion).abs().max() < 0.01, "it began as its start and moved by two steps"
+    assert np.isfinite(image_of(tmp_path / "run", "<stripe>")).all()
+
+
+def test_a_new_word_that_no_caption_holds(tmp_path):
+    with pytest.raises(WordsError, match=r"data.captions.text"):
+        train(config(tmp_path, train=["token"], token={"word": "<stripe>", "start": "effusion"}))
+
+
+@pytest.mark.parametrize(("width", "train_too"), [(24, ["unet"]), (16, [])])
+def test_another_text_encoder_takes_two_lines(tmp_path, width, train_too):
+    """The projection learns even where nothing else does; the encoder itself stays as it was."""
+    tiny(tmp_path / "other", text_hidden=width, text_heads=2, seed=7)
+    encoder = tmp_path / "encoder"
+    (tmp_path / "other/text_encoder").rename(encoder)
+    for path in (tmp_path / "other/tokenizer").iterdir():
+        path.rename(encoder / path.name)
+    result = train(config(tmp_path, text_encoder=str(encoder), train=train_too))
+    kept = load_file(encoder / "model.safetensors")
+    assert all(torch.equal(value, kept[name]) for name, value in weights(result.folder, "text_encoder").items())
+    projection = weights(result.folder, "unet")["encoder_hid_proj.weight"]
+    assert projection.shape == (16, width)
+    if width == 16:
+        assert 0 < (projection - torch.eye(16)).abs().max() < 0.01, "it began as the identity"
+        same = {n for n in weights(tmp_path / "model", "unet") if not n.startswith("add_embedding")}
+        before, after = weights(tmp_path / "model", "unet"), weights(result.folder, "unet")
+        assert all(torch.equal(before[name], after[name]) for name in same)
+    assert counterscan.load(result.folder).embed(["chest radiograph"]).tokens.shape[-1] == width
+    assert np.isfinite(image_of(result.folder)).all()
+
+
+def test_a_model_from_nothing(tmp_path):
+    small = {"resolution": 32, "vae_blocks": [8, 16], "unet_blocks": [16, 32], "unet_heads": 2, "text_hidden": 16,
+             "text_layers": 1, "text_heads": 2, "max_length": 24}  # fmt: skip
+    first = train(config(tmp_path, compact=small, train=["vae"], output=str(tmp_path / "vae")))
+    vae = counterscan.load(first.folder).vae
+    assert vae.config.scaling_factor != 0.18215, "latents get unit variance"
+    second = train(config(tmp_path, model=str(first.folder), train=["unet", "text_encoder"]))
+    assert set(counterscan.load(second.folder).card.findings) == {"pleural effusion", "pacemaker"}
+    assert np.isfinite(image_of(second.folder)).all()
+
+
+def test_another_target_and_a_schedule_that_ends_in_noise_are_saved(tmp_path):
+    tiny(tmp_path / "model", prediction_type="epsilon")
+    wanted = {"prediction": "v_prediction", "zero_snr": True, "min_snr": 5.0}
+    train(config(tmp_path, objective=wanted))
+    opened = counterscan.load(tmp_path / "run")
+    assert opened.prediction_type == "v_prediction" and float(opened.schedule.signal[-1]) == 0
+    assert np.isfinite(image_of(tmp_path / "run")).all()
+
+
+def test_the_average_is_what_is_saved(tmp_path):
+    for name, decay in (("plain", None), ("averaged", 0.999)):
+        train(config(tmp_path, output=str(tmp_path / name), ema=decay, steps=3))
+    start, plain, averaged = (weights(tmp_path / n, "unet")["conv_in.weight"] for n in ("model", "plain", "averaged"))
+    assert 0 < (averaged - start).abs().mean() < (plain - start).abs().mean()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"checkpointing": True},
+        {"precision": "bfloat16"},
+        {"precision": "bfloat16", "frozen": "bfloat16", "train": ["lora"]},
+        {"objective": {"loss": "l1", "times": "logit_normal"}},
+        {"optimizer": {"clip": None, "schedule": "cosine", "warmup": 1}},
+        {"data": {"balance": ["pacemaker"], "augment": {"rotate": 5, "zoom": 0.1, "light": 0.1, "flip": "words"}}},
+        {"data": {"captions": {"source": "findings", "separator": ";"}, "augment": {"flip": "dropped"}}},
+    ],
+    ids=str,
+)
+def test_an_option_changes_the_run(tmp_path, changes):
+    """Each runs and gives a finite loss; all but recomputation change what is learned."""
+    asked = config(tmp_path, **changes)
+    assert np.isfinite(train(asked).loss)
+    ours = weights(tmp_path / "run", "unet")
+    train(config(tmp_path, output=str(tmp_path / "plain")))
+    plain = weights(tmp_path / "plain", "unet")
+    assert all(torch.allclose(ours[n], plain[n], atol=1e-6) for n in plain) == ("checkpointing" in changes)
+
+
+def test_a_sample_of_each_prompt_is_drawn_on_the_way(tmp_path):
+    from PIL import Image
+
+    train(config(tmp_path, samples={"prompts": ["chest radiograph", "no effusion"], "every": 1, "steps": 2}))
+    strips = sorted((tmp_path / "run/samples").iterdir())
+    assert [path.name for path in strips] == ["step-0000001.png", "step-0000002.png"]
+    assert Image.open(strips[0]).size == (64, 32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "says"),
+    [
+        ({"data": {"split": "validation"}}, DataError, "data.split"),
+        ({"data": {"balance": ["nodule"]}}, WordsError, "data.balance.*no column nodule; it has pleural effusion"),
+        ({"data": {"cache": True, "augment": {"rotate": 3}}}, WordsError, "data.cache"),
+        ({"train": ["transformer"]}, WordsError, "train: .* has no transformer"),
+        ({"precision": "float16"}, WordsError, "precision"),
+        ({"optimizer": {"name": "adamw8bit"}}, WordsError, "bitsandbytes"),
+        ({"objective": {"zero_snr": True}}, None, ""),
+        ({"compact": {"rooms": 3}}, WordsError, "compact: no field rooms"),
+    ],
+    ids=str,
+)
+def test_settings_that_do_not_fit(tmp_path, changes, error, says):
+    if error is None:  # the tiny model predicts v, which zero_snr is right for
+        assert train(config(tmp_path, **changes)).steps == 2
+        return
+    with pytest.raises(error, match=says):
+        train(config(tmp_path, **changes))
+    assert not (tmp_path / "run/model_index.json").exists()
+
+
+def test_every_image_that_cannot_be_read_is_named(tmp_path):
+    asked = config(tmp_path)
+    (tmp_path / "data/images/3.png").unlink()
+    (tmp_path / "data/images/5.png").write_bytes(b"no picture")
+    with pytest.raises(DataError) as caught:
+        train(asked)
+    assert all(text in str(caught.value) for text in ("2 images", "row 4", "3.png", "row 6", "5.png"))
