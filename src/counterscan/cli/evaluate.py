@@ -55,6 +55,33 @@ def fidelity(
     )
 
 
+@app.command()
+def edits(
+    sources: Annotated[
+        list[str], typer.Argument(help="Folders of counterfactuals or manifests of pairs; NAME=PATH names one.")
+    ],
+    output: Output,
+    judge: Annotated[str, typer.Option(help="A classifier that guided no edit.")] = "chest-nih-judge",
+    manifest: Annotated[Path | None, typer.Option(help="Tells patients and region masks of the images.")] = None,
+    offline: Offline = False,
+    as_json: AsJson = False,
+) -> None:
+    """What edits did to a judge's opinion and to the rest of the image; methods are compared on the same images.
+
+    Example: counterscan evaluate edits ddim=out1 edit-friendly=out2 null=out3 --manifest manifest.csv -o report
+    """
+    from counterscan.evaluate.edits import edits as run
+
+    with progress("edits") as tell, _alone(output):
+        summary = run(sources, output, judge=judge, manifest=manifest, offline=offline, progress=tell)
+    lines = [
+        f"{row['source']}, {row['direction']} {row['finding']}, n = {row['n']}: "
+        + ", ".join(f"{name} {_text(row[name])}" for name in ("gain", "flip_rate", "l1", "ssim") if row[name])
+        for row in summary["rows"]
+    ]
+    _finish("edits", {"sources": sources, "judge": judge, "manifest": manifest}, summary, output, lines, as_json)
+
+
 def _alone(output: Path) -> Any:
     """Refuse a bad folder, and a second run in the same one."""
     from counterscan.scale.ledger import only_writer

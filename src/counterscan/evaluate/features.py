@@ -19,6 +19,31 @@ from counterscan.evaluate.spaces import Space
 
 
 @dataclass(frozen=True)
+class Store:
+    """Rows of float32 in a file, appended and read as a memory map."""
+
+    path: Path
+    dimensions: int
+
+    def keep(self, count: int) -> None:
+        """Cut off all but the first ``count`` rows."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab"):
+            os.truncate(self.path, count * self.dimensions * 4)
+
+    def append(self, values: NDArray[Any]) -> None:
+        """Add rows (N, dimensions); they are on disk when this returns."""
+        with self.path.open("ab") as file:
+            file.write(np.ascontiguousarray(values, np.float32).tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def values(self, count: int) -> NDArray[np.float32]:
+        """The first ``count`` > 0 rows."""
+        return np.memmap(str(self.path), np.float32, "r", shape=(count, self.dimensions))
+
+
+@dataclass(frozen=True)
 class Extracted:
     """``values`` (N, D) float32 is a memory map. ``index`` holds a row an image, with ``error`` where it has no features."""
 
@@ -38,12 +63,10 @@ def extract(
     """
     total, key = identity(source, split)
     name = f"{space.name.replace('/', '-')}-{space.key}-{key}"
-    index, store = folder / f"{name}.jsonl", folder / f"{name}.f32"
+    index, store = folder / f"{name}.jsonl", Store(folder / f"{name}.f32", space.dimensions)
 
     def begin(done: int) -> None:
-        good = sum("error" not in row for row in islice(rows.read(index), done)) if done else 0
-        with store.open("ab"):
-            os.truncate(store, good * space.dimensions * 4)
+        store.keep(good_rows(index, done))
 
     def work(group: Sequence[Item]) -> list[rows.Row]:
         found = [_image(item, space) for item in group]
@@ -51,17 +74,13 @@ def extract(
         if good:
             import torch
 
-            with store.open("ab") as file:
-                file.write(space(torch.stack(good)).numpy().astype(np.float32).tobytes())
-                file.flush()
-                os.fsync(file.fileno())
+            store.append(space(torch.stack(good)).numpy())
         return [
             {"name": item.name, "path": str(item.path), "patient": item.patient, "caption": item.caption}
             | ({"error": error} if error else {})
             for item, (_, error) in zip(group, found, strict=True)
         ]
 
-    folder.mkdir(parents=True, exist_ok=True)
     rows.fill(index, items(source, split), work, total=total, progress=progress, begin=begin)
     patients: list[str] = []
     failed: list[str] = []
@@ -72,8 +91,12 @@ def extract(
             patients.append(row["patient"])
     if not patients:
         raise DataError(f"{source}: none of {total} images can be read; the first: {failed[0]}")
-    values = np.memmap(str(store), np.float32, "r", shape=(len(patients), space.dimensions))
-    return Extracted(values, index, patients, failed)
+    return Extracted(store.values(len(patients)), index, patients, failed)
+
+
+def good_rows(index: Path, done: int) -> int:
+    """How many of the first ``done`` rows are of images that could be used."""
+    return sum("error" not in row for row in islice(rows.read(index), done)) if done else 0
 
 
 def square(picture: Any, space: Space) -> Any:
