@@ -110,6 +110,8 @@ def test_possibilities_are_not_taken_apart(text):
 def test_findings_outside_the_vocabulary_are_kept_too():
     text = "The mucosa is pale and moist throughout. There is a polyp in the rectum."
     assert shorten(text, at_most(8), ["polyp"]) == "There is a polyp in the rectum."
+    text = "The lungs are well expanded today. There is a stent. No pneumothorax."
+    assert shorten(text, at_most(8), ["stent"]) == "There is a stent. No pneumothorax."
 
 
 def test_labels_that_do_not_fit_lose_denials_first():

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from counterscan.data.manifest import Record
-from counterscan.data.shorten import Fits, shorten
+from counterscan.data.shorten import Fits, facts, shorten
 from counterscan.errors import ModelError, WordsError
-from counterscan.language.captions import Mention, mentions, report
+from counterscan.language.captions import Mention, report
 from counterscan.language.phrase import phrase, prompt
+from counterscan.language.vocabulary import VOCABULARY
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 HEALTHY = frozenset({"no finding", "normal", "healthy"})
+NAMES = frozenset(finding.name for finding in VOCABULARY)
 NEVER = 1 << 20  # what a tokenizer that has no limit of its own says is larger
 
 
@@ -65,7 +67,7 @@ def captioned(
         text = whole = words(record, wording, np.random.default_rng([seed, record.row]))
         if fits is not None and not fits(whole):
             text = words(record, wording, np.random.default_rng([seed, record.row]), fits)
-            text = text if fits(text) else shorten(text, fits, tuple(record.findings))
+            text = text if fits(text) else shorten(text, fits, _beyond(record))
             told.shortened += 1
             told.lost += not _present(whole, record) <= _present(text, record)
         told.rows += 1
@@ -129,9 +131,9 @@ def _terse(record: Record, wording: Wording, told: list[tuple[str, bool]], rng: 
 
 
 def _paraphrase(record: Record, wording: Wording, told: list[tuple[str, bool]], rng: np.random.Generator) -> str:
-    facts = [Mention(name, True) for name, present in told if present]
+    seen = [Mention(name, True) for name, present in told if present]
     view = record.view if wording.view and record.view in ("PA", "AP") else None
-    text = report(facts, [name for name, present in told if not present], rng, view)
+    text = report(seen, [name for name, present in told if not present], rng, view)
     person = _person(record) if wording.person else ""
     return f"{person[0].upper()}{person[1:]}. {text}" if person else text
 
@@ -150,4 +152,8 @@ def _person(record: Record) -> str:
 
 
 def _present(text: str, record: Record) -> set[str]:
-    return {found.finding for found in mentions(text, tuple(record.findings)) if found.present}
+    return {found.finding for found in facts(text, _beyond(record)) if found.present}
+
+
+def _beyond(record: Record) -> tuple[str, ...]:
+    return tuple(name for name in record.findings if name not in NAMES)

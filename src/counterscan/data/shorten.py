@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 
 from counterscan.language.captions import Mention, mentions
+from counterscan.language.vocabulary import VOCABULARY
 
 Fits = Callable[[str], bool]
 SENTENCE = re.compile(r"(?<=[.!?;])(?<!\bDr\.)(?<!\bMr\.)(?<!\bMs\.)(?<!\bvs\.)(?<!\bapprox\.)(?<!^\d\.)(?<!\s\d\.)\s+")
@@ -34,13 +36,20 @@ def shorten(text: str, fits: Fits, known: Sequence[str] = ()) -> str:
     if fits(text):
         return text
     sentences = [s for part in SENTENCE.split(NUMBER.sub("", text)) if (s := part.strip(" .;"))]
-    said = [mentions(sentence, known) for sentence in sentences]
+    known = tuple(known)
+    said = [facts(sentence, known) for sentence in sentences]
     chosen = _choose(sentences, [_rank(found) for found in said], fits)
     if all(i in chosen for i, found in enumerate(said) if found):
         return _joined(sentences[i] for i in sorted(chosen))
     clauses = [clause for sentence in sentences for clause in _clauses(sentence, known)]
-    chosen = _choose(clauses, [_rank(mentions(clause, known)) for clause in clauses], fits)
+    chosen = _choose(clauses, [_rank(facts(clause, known)) for clause in clauses], fits)
     return _joined(clauses[i] for i in sorted(chosen))
+
+
+@lru_cache(65536)  # reports repeat their sentences
+def facts(text: str, known: tuple[str, ...] = ()) -> tuple[Mention, ...]:
+    """What a text says of the vocabulary's findings and of those ``known`` besides."""
+    return mentions(text, (*(finding.name for finding in VOCABULARY), *known) if known else ())
 
 
 def _rank(found: Sequence[Mention]) -> int:
@@ -60,24 +69,24 @@ def _joined(units: Iterable[str]) -> str:
     return " ".join(f"{unit[0].upper()}{unit[1:]}." for unit in units)
 
 
-def _clauses(sentence: str, known: Sequence[str]) -> list[str]:
+def _clauses(sentence: str, known: tuple[str, ...]) -> list[str]:
     """The sentence in parts with a finding each, which together say the same; or the sentence, where that cannot be had."""
-    whole = mentions(sentence, known)
+    whole = facts(sentence, known)
     if len(whole) < 2 or HEDGE.search(sentence):
         return [sentence]
     pieces = BREAK.split(sentence)
     parts = [pieces[0]]
     for gap, piece in zip(pieces[1::2], pieces[2::2], strict=True):
-        if mentions(parts[-1], known) and mentions(piece, known):
+        if facts(parts[-1], known) and facts(piece, known):
             parts.append(piece)
         else:
             parts[-1] += gap + piece
     out, count = [], 0
     for part in parts:
-        here = whole[count : count + len(mentions(part, known))]
+        here = whole[count : count + len(facts(part, known))]
         count += len(here)
         negated = here and not any(mention.present for mention in here)
         out.append(f"no {part}" if negated and not DENIAL.search(part) else part)
     if re.search(r"\bor\b", sentence, re.IGNORECASE) and any(mention.present for mention in whole):
         return [sentence]  # "pneumonia or atelectasis" is not both
-    return out if tuple(m for part in out for m in mentions(part, known)) == whole else [sentence]
+    return out if tuple(m for part in out for m in facts(part, known)) == whole else [sentence]
