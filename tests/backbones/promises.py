@@ -18,7 +18,7 @@ from counterscan.types import Edit
 
 # what cannot work where, and the words of the refusal
 REFUSED = {"flow-edit": "flow-matching model", "prompt-to-prompt": "controls attention to words"}
-EXACT = ("direct", "diffedit", "edit-friendly", "factored", "flow-edit", "ledits", "masked")
+EXACT = ("direct", "diffedit", "edit-friendly", "factored", "flow-edit", "ledits", "masked", "prompt-to-prompt")
 QUICK: dict[str, Any] = {"null-text": {"inner": 1}, "diffedit": {"maps": 2}, "flow-edit": {"steps": 3}}
 
 

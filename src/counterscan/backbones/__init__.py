@@ -19,6 +19,10 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_FILES = ["*.json", "*.txt", "*.safetensors", "*.model"]
 # what the pipeline class of model_index.json begins with → where its family is; the first that fits
 FAMILIES = {
+    "StableDiffusionXL": ("sdxl", "Sdxl"),
+    "StableDiffusion3": ("sd3", "Sd3"),
+    "Flux": ("flux", "Flux"),
+    "KandinskyV22": ("kandinsky", "Kandinsky"),
     "DDPM": ("pixel", "Pixel"),
     "DDIM": ("pixel", "Pixel"),
     "": ("stable_diffusion", "StableDiffusion"),

@@ -63,13 +63,17 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def open_diffusers(kind: Any, folder: Path) -> Any:
-    """A diffusers model; every weight must be there, of the right shape, and none left over."""
+def open_diffusers(kind: Any, folder: Path, dtype: Any = None) -> Any:
+    """A diffusers model; every weight must be there, of the right shape, and none left over.
+
+    ``dtype`` spares the memory of large networks that will be used in half precision anyway.
+    """
     variant = _variant(weight_files(folder)[0]) or None
     try:
         model, info = kind.from_pretrained(
             folder,
             variant=variant,
+            torch_dtype=dtype,
             use_safetensors=True,
             local_files_only=True,
             low_cpu_mem_usage=False,

@@ -63,7 +63,7 @@ class Latent:
         for name in cls.held(index):
             check_weights(folder / name)
         with quiet(), torch.random.fork_rng(devices=[]):
-            parts = cls._open(index, folder)
+            parts = cls._open(index, folder, dtype)
             for module in parts.values():
                 if isinstance(module, nn.Module):
                     module.to(device=device, dtype=_kind(module, dtype)).eval().requires_grad_(False)
@@ -79,7 +79,7 @@ class Latent:
         return [name for name in cls.components if index.get(name) != [None, None]]
 
     @classmethod
-    def _open(cls, index: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    def _open(cls, index: Mapping[str, Any], folder: Path, dtype: torch.dtype | None) -> dict[str, Any]:
         raise NotImplementedError
 
     def __repr__(self) -> str:

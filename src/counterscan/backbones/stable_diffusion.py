@@ -41,12 +41,12 @@ class StableDiffusion(Latent):
         self.unet, self.text_encoder, self.tokenizer = unet, text_encoder, tokenizer
 
     @classmethod
-    def _open(cls, index: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    def _open(cls, index: Mapping[str, Any], folder: Path, dtype: torch.dtype | None) -> dict[str, Any]:
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
         return {
             "vae": open_diffusers(autoencoder_class(index, folder), folder / "vae"),
-            "unet": open_diffusers(UNet2DConditionModel, folder / "unet"),
+            "unet": open_diffusers(UNet2DConditionModel, folder / "unet", dtype),
             "text_encoder": open_text(index, folder),
             "tokenizer": open_tokenizer(index, folder),
         }
