@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from counterscan.cli import data_sets
+from counterscan.cli import data_deidentify, data_sets
 from counterscan.cli.output import emit, folder_for, progress, write_run
 from counterscan.errors import WordsError
 
 app = typer.Typer(
-    help="Import, check and make data sets.",
+    help="Import, check, caption, de-identify and make data sets.",
     epilog="Example: counterscan data check manifest.parquet -o report",
     no_args_is_help=True,
 )
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.command("import")(data_sets.import_)
 app.command("check")(data_sets.check)
 app.command("caption")(data_sets.caption)
+app.command("deidentify")(data_deidentify.deidentify)
 
 
 @app.command()

@@ -31,7 +31,7 @@ STALE = (
 
 
 @contextmanager
-def _explained(path: Path, what: str) -> Iterator[None]:
+def explained(path: Path, what: str) -> Iterator[None]:
     """Turn whatever pydicom and its decoders raise into one line without values: those may be a patient's."""
     try:
         with warnings.catch_warnings():
@@ -50,7 +50,7 @@ def read_dicom(path: Path) -> Picture:
     """
     import pydicom
 
-    with _explained(path, "is not a readable DICOM file"):
+    with explained(path, "is not a readable DICOM file"):
         data = pydicom.dcmread(path)
         if "PixelData" not in data:
             raise ImageError(f"{path.name}: the DICOM file has no image pixels; name an image, not a report or a plan")
@@ -62,7 +62,7 @@ def read_dicom(path: Path) -> Picture:
         if not 8 <= bits <= 16:
             raise ImageError(f"{path.name}: {bits} bits are stored for a sample; 8 to 16 are needed")
     pixels = _decode(path, data)
-    with _explained(path, "its header is damaged"):
+    with explained(path, "its header is damaged"):
         del data.PixelData
         if grey and data.PhotometricInterpretation == "PALETTE COLOR":
             pixels, bits = _painted(data, pixels)
@@ -77,16 +77,16 @@ def _decode(path: Path, data: Any) -> NDArray[Any]:
     """The stored values; colour as RGB."""
     from pydicom.pixels import get_decoder, pixel_array
 
-    with _explained(path, "does not name its transfer syntax"):
+    with explained(path, "does not name its transfer syntax"):
         syntax = data.file_meta.TransferSyntaxUID
     unsupported = f"transfer syntax {syntax.name!r} cannot be decoded here"
-    with _explained(path, unsupported):
+    with explained(path, unsupported):
         decoder = get_decoder(syntax)
         if not decoder.is_available:
             raise ImageError(f"{path.name}: {unsupported}; install counterscan[dicom], or decompress the file first")
     compressed = f"its pixels cannot be decoded from {syntax.name!r}; decompress the file first, if it is not damaged"
     damaged = "its pixels are damaged, truncated or do not fit the header"
-    with _explained(path, compressed if syntax.is_encapsulated else damaged):
+    with explained(path, compressed if syntax.is_encapsulated else damaged):
         pixels = pixel_array(data)
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[-1] != 3):
         raise ImageError(f"{path.name}: pixels of shape {pixels.shape}; one 2-D frame is needed")
@@ -111,7 +111,7 @@ def write_dicom(picture: Picture, path: Path, note: Mapping[str, Any]) -> Path:
 
     if not isinstance(picture.header, Dataset):
         raise ImageError(f"{path.name}: only a picture read from DICOM can be written as DICOM; write .png")
-    with _explained(path, "its source's header cannot be written again; write .png"):
+    with explained(path, "its source's header cannot be written again; write .png"):
         data = deepcopy(picture.header)
         _to_little_endian(data)
         for name in STALE:
@@ -132,7 +132,7 @@ def _declare(data: Any, note: Mapping[str, Any]) -> None:
         _item(
             ReferencedSOPClassUID=data.SOPClassUID,
             ReferencedSOPInstanceUID=data.SOPInstanceUID,
-            PurposeOfReferenceCodeSequence=[_code("121322", "Source image for image processing operation")],
+            PurposeOfReferenceCodeSequence=[code("121322", "Source image for image processing operation")],
         )
     ]
     data.SOPInstanceUID, data.SeriesInstanceUID = generate_uid(), generate_uid()
@@ -149,7 +149,7 @@ def _declare(data: Any, note: Mapping[str, Any]) -> None:
         SoftwareVersions=software_version(),
         ContributionDateTime=datetime.now().astimezone().strftime("%Y%m%d%H%M%S%z"),
         ContributionDescription="Synthetic counterfactual image",
-        PurposeOfReferenceCodeSequence=[_code("109102", "Processing Equipment")],
+        PurposeOfReferenceCodeSequence=[code("109102", "Processing Equipment")],
     )
     data.ContributingEquipmentSequence = [*(data.get("ContributingEquipmentSequence") or []), equipment]
 
@@ -194,5 +194,6 @@ def _item(**elements: Any) -> Any:
     return item
 
 
-def _code(value: str, meaning: str) -> Any:
+def code(value: str, meaning: str) -> Any:
+    """An item of DICOM's own coding scheme."""
     return _item(CodeValue=value, CodingSchemeDesignator="DCM", CodeMeaning=meaning)

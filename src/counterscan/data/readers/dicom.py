@@ -22,12 +22,13 @@ YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 
 def open_source(source: Path, work: Path) -> Source:
     """There are no findings: give them in a table beside the files, and import it by the layout ``captions``."""
-    if not any(_files(source)):
+    if not any(files(source)):
         raise DataError(f"{source}: holds no DICOM file")
     return Source((), _records(source))
 
 
-def _files(source: Path) -> Iterator[Path]:
+def files(source: Path) -> Iterator[Path]:
+    """The DICOM files under a folder, by their first bytes or their ending, in order."""
     for path in sorted(source.rglob("*")):
         if path.is_file() and path.name != "DICOMDIR" and not path.name.startswith("."):
             with path.open("rb") as file:
@@ -38,7 +39,7 @@ def _files(source: Path) -> Iterator[Path]:
 def _records(source: Path) -> Iterator[Record]:
     import pydicom
 
-    for path in _files(source):
+    for path in files(source):
         try:
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
         except Exception:  # whatever is wrong with it, the check will say with all others
