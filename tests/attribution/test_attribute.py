@@ -13,7 +13,7 @@ from PIL import Image
 from tests.models import tiny
 
 import counterscan
-from counterscan.attribution import attribute
+from counterscan.attribution import attribute, calibrate
 from counterscan.backbones.base import Backbone
 from counterscan.errors import WordsError
 from counterscan.types import Edit
@@ -93,3 +93,21 @@ def test_words_are_checked(backbone: Backbone) -> None:
         attribute(image(), finding="pacemaker", repeats=0, model=backbone)
     with pytest.raises(WordsError, match="pacemaker"):
         attribute(image(), finding="pacemakr", model=backbone)
+
+
+def test_methods_spread_and_a_calibration_states_the_rate(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(backbone), "decode", lambda self, z: z.clone())
+    monkeypatch.setattr(type(backbone), "encode", lambda self, x: x)
+    asked: dict[str, Any] = {"finding": "pacemaker", "method": [Eraser(0.4), Eraser(0.2)], "model": backbone}
+    found = attribute(image(), **asked)
+    assert found.map[20:28, 12:20].mean() == pytest.approx(-0.3, abs=0.03)
+    assert found.spread[20:28, 12:20].mean() == pytest.approx(0.1, abs=0.02)
+    assert found.rate is None
+    strong = calibrate([image(150 + i) for i in range(19)], **asked)
+    assert strong.finding == "pacemaker" and len(strong.peaks) == 19 and strong.methods == ("eraser",)
+    again = attribute(image(), **asked, calibration=strong, rate=0.05)
+    assert again.rate == 0.05 and again.threshold == pytest.approx(max(strong.peaks))
+    with pytest.raises(WordsError, match="calibrate on 99 or more"):
+        attribute(image(), **asked, calibration=strong, rate=0.01)
+    with pytest.raises(WordsError, match="another finding or model"):
+        attribute(image(), **asked | {"finding": "pleural effusion"}, calibration=strong)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,14 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from counterscan.attribution.calibration import Calibration, calibrate
 from counterscan.attribution.difference import Region, combine, regions, strength, threshold
 
 if TYPE_CHECKING:
     from counterscan.backbones.base import Backbone
     from counterscan.imaging import Picture
     from counterscan.methods import Method, Progress
+    from counterscan.result import Counterfactual
 
-__all__ = ["Attribution", "Region", "attribute"]
+    Methods = str | Method | Sequence[str | Method] | None
+
+__all__ = ["Attribution", "Calibration", "Region", "attribute", "calibrate"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,10 +29,10 @@ class Attribution:
     """Where removing a finding changes an image.
 
     ``map`` (H, W) is the mean signed difference, counterfactual minus factual, at native size; ``spread`` its standard
-    deviation over repeats; ``mask`` where its :func:`~counterscan.attribution.difference.strength` exceeds ``threshold``:
-    what a null edit of the same image changes, and what removing the finding changes in 95 % of images that do not have it
-    (``Card.null_change``, where the model was calibrated). ``present`` is False when no region is left: the model sees no
-    such finding here.
+    deviation over seeds and methods, its uncertainty; ``mask`` where its
+    :func:`~counterscan.attribution.difference.strength` exceeds ``threshold``: what null edits of the same image change, and
+    what removing the finding changes in all but a share ``rate`` of images that do not have it (``None`` where neither a
+    calibration nor the model's card tells). ``present`` is False when no region is left: the model sees no such finding here.
     """
 
     factual: Picture
@@ -43,12 +48,24 @@ class Attribution:
     seed: int
     model: str
     fingerprint: str
+    rate: float | None = None
 
-    def save(self, folder: str | Path, stem: str) -> dict[str, str]:
-        """Write the heat map, the mask and the overlay as PNG into ``folder``; returns their names by kind."""
-        from counterscan.attribution.maps import save_map
+    def save(self, folder: str | Path, stem: str, formats: Sequence[str] = ("png",)) -> dict[str, str]:
+        """Write into ``folder``; returns the names by kind.
 
-        return save_map(self.factual.unit(), self.map, self.mask, Path(folder), stem)
+        ``png``: heat map, mask and overlay. ``nifti``: signed map and mask, in the source's geometry where it has one.
+        ``dicom-seg``: the mask as a DICOM segmentation, of a DICOM source (needs ``counterscan[dicom]``).
+
+        Raises:
+            WordsError: another format.
+            ImageError: a DICOM segmentation of an image that is no DICOM file, or without the finding: it may not be empty.
+        """
+        from counterscan.attribution.maps import save_attribution
+
+        return save_attribution(self, Path(folder), stem, formats)
+
+
+CARD_RATE = 0.05  # of ``Card.null_change``
 
 
 def attribute(
@@ -56,38 +73,75 @@ def attribute(
     *,
     finding: str,
     repeats: int = 1,
-    method: str | Method | None = None,
+    method: Methods = None,
     model: str | Path | Backbone = "chest-nih",
     seed: int = 0,
+    calibration: Calibration | None = None,
+    rate: float = CARD_RATE,
     progress: Progress | None = None,
 ) -> Attribution:
-    """Find a finding by removing it ``repeats`` times, with seeds ``seed``, ``seed + 1``, …
+    """Find a finding by removing it ``repeats`` times, with seeds ``seed``, ``seed + 1``, …, by each of the methods.
+
+    ``calibration`` (see :func:`calibrate`) sets the threshold so that a share ``rate`` of images without the finding are
+    taken for ones with it; without it the model's card does, at 5 %.
 
     Raises:
-        WordsError: an unknown finding or fewer than one repeat.
+        WordsError: an unknown finding, fewer than one repeat, a calibration of another finding or model, or one on too few
+            images for the rate.
     """
     from counterscan.editing import as_backbone, as_picture, edit
     from counterscan.errors import WordsError
 
-    if repeats < 1:
-        raise WordsError(f"repeats must be at least 1, got {repeats}")
     picture, backbone = as_picture(image), as_backbone(model)
+    methods = several(method)
+    total = (repeats + 1) * len(methods)
 
     def part(k: int) -> Progress:
-        return lambda done, total: progress(k * total + done, (repeats + 1) * total) if progress else None
+        return lambda done, steps: progress(k * steps + done, total * steps) if progress else None
 
-    settings: dict[str, Any] = {"method": method, "model": backbone}
-    results = [edit(picture, remove=[finding], **settings, seed=seed + k, progress=part(k)) for k in range(repeats)]
-    source = results[0].edit.source
-    null = edit(picture, source=source, target=source, **settings, seed=seed, progress=part(repeats))
+    results = removals(picture, finding, repeats, method, backbone, seed, part)
+    source, name = results[0].edit.source, results[0].edit.changes[0].finding
+    null = [
+        edit(picture, source=source, target=source, method=one, model=backbone, seed=seed, progress=part(k))
+        for k, one in enumerate(methods, len(results))
+    ]
+    if calibration is not None and (name, backbone.fingerprint) != (calibration.finding, calibration.fingerprint):
+        raise WordsError(f"the calibration is of {calibration.finding!r} and another finding or model; calibrate anew")
+    known = backbone.card.null_change.get(name)
+    limit = float(known or 0) if calibration is None else calibration.threshold(rate)
+    stated = rate if calibration else CARD_RATE if known else None
+    limit = max(threshold([one.difference for one in null]), limit)
     mean, spread = combine([result.difference for result in results])
-    name = results[0].edit.changes[0].finding
-    limit = max(threshold([null.difference]), float(backbone.card.null_change.get(name, 0.0)))
     mask = strength(mean) > limit
     found = regions(mask, mean, picture.spacing_mm)
     return Attribution(
         picture, finding, mean, spread, mask, limit, found, bool(found),
-        evaluations=sum(r.evaluations for r in results) + null.evaluations,
-        seconds=sum(r.seconds for r in results) + null.seconds,
-        seed=seed, model=results[0].model, fingerprint=results[0].fingerprint,
+        evaluations=sum(r.evaluations for r in results + null),
+        seconds=sum(r.seconds for r in results + null),
+        seed=seed, model=results[0].model, fingerprint=results[0].fingerprint, rate=stated,
     )  # fmt: skip
+
+
+def removals(
+    image: Any,
+    finding: str,
+    repeats: int,
+    method: Methods,
+    model: Backbone,
+    seed: int,
+    part: Callable[[int], Progress | None] = lambda k: None,
+) -> list[Counterfactual]:
+    """The counterfactuals of :func:`attribute`: every method with every seed."""
+    from counterscan.editing import edit
+    from counterscan.errors import WordsError
+
+    if repeats < 1:
+        raise WordsError(f"repeats must be at least 1, got {repeats}")
+    settings: dict[str, Any] = {"remove": [finding], "model": model}
+    asked = [(one, seed + k) for one in several(method) for k in range(repeats)]
+    return [edit(image, **settings, method=one, seed=s, progress=part(k)) for k, (one, s) in enumerate(asked)]
+
+
+def several(method: Methods) -> list[str | Method | None]:
+    """One method, or as many as are given."""
+    return list(method) if isinstance(method, list | tuple) else [method]  # type: ignore[list-item]

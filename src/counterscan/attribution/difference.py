@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
+SMALLEST = 2e-4  # of the image: smaller regions are specks
 
 
 @dataclass(frozen=True)
@@ -16,13 +17,15 @@ class Region:
     """One connected part of a finding's map.
 
     ``box`` is (left, top, right, bottom) in native pixels, right and bottom exclusive; ``area`` in pixels, ``area_mm2``
-    where the spacing is known; ``mass`` the summed absolute difference (intensities from 0 to 1).
+    and ``size_mm`` (width, height) of the box where the spacing is known; ``mass`` the summed absolute difference
+    (intensities from 0 to 1).
     """
 
     box: tuple[int, int, int, int]
     area: int
     mass: float
     area_mm2: float | None = None
+    size_mm: tuple[float, float] | None = None
 
 
 def combine(differences: Sequence[Array]) -> tuple[Array, Array]:
@@ -47,8 +50,25 @@ def threshold(null: Sequence[Array], rate: float = 0.01, floor: float = 0.02) ->
     return max(float(np.quantile(np.abs(np.stack(null)), 1 - rate)), floor)
 
 
+def evidence(difference: Array, smallest: float = SMALLEST) -> float:
+    """The highest level that the :func:`strength` of a difference exceeds in a whole region, one that :func:`regions` keeps.
+
+    A finding is present where this exceeds the threshold, so thresholds are calibrated on it.
+    """
+    heat = strength(difference)
+    levels = np.unique(heat)
+    low, high = -1, len(levels) - 1  # a region is left above levels[low], none above levels[high]
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if regions(heat > levels[middle], difference, smallest=smallest) else (low, middle)
+    return float(levels[high])
+
+
 def regions(
-    mask: NDArray[np.bool_], difference: Array, spacing_mm: tuple[float, float] | None = None, smallest: float = 2e-4
+    mask: NDArray[np.bool_],
+    difference: Array,
+    spacing_mm: tuple[float, float] | None = None,
+    smallest: float = SMALLEST,
 ) -> list[Region]:
     """Connected regions of a mask (H, W), largest mass first; those below ``smallest`` of the image are left out."""
     from scipy import ndimage
@@ -61,7 +81,12 @@ def regions(
         if area < smallest * mask.size:
             continue
         rows, columns = window
-        mm2 = area * spacing_mm[0] * spacing_mm[1] if spacing_mm else None
+        box = columns.start, rows.start, columns.stop, rows.stop
         mass = float(np.abs(difference[window])[inside].sum())
-        found.append(Region((columns.start, rows.start, columns.stop, rows.stop), area, mass, mm2))
+        if spacing_mm is None:
+            found.append(Region(box, area, mass))
+            continue
+        down, across = spacing_mm
+        size_mm = (columns.stop - columns.start) * across, (rows.stop - rows.start) * down
+        found.append(Region(box, area, mass, area * down * across, size_mm))
     return sorted(found, key=lambda region: -region.mass)

@@ -1,13 +1,43 @@
-"""Save a finding's map: the signed heat map, the mask and the overlay, as PNG files marked synthetic."""
+"""Save a finding's map: PNG files marked synthetic, NIfTI, and a DICOM segmentation."""
 
 from __future__ import annotations
 
+import importlib
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from counterscan.drawing import difference_scale, overlay, signed_map
+from counterscan.errors import ImageError, ModelError, WordsError
+from counterscan.imaging.files import replacing
+
+if TYPE_CHECKING:
+    from counterscan.attribution import Attribution
+    from counterscan.imaging import Picture
+
+FORMATS = ("png", "nifti", "dicom-seg")
+
+
+def save_attribution(result: Attribution, folder: Path, stem: str, formats: Sequence[str]) -> dict[str, str]:
+    """Write ``result`` in every format; names by kind (``map``, ``mask``, ``overlay``, ``map_nifti``, ``segmentation`` …)."""
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown:
+        raise WordsError(f"no format {unknown[0]!r}: known are {', '.join(FORMATS)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    names: dict[str, str] = {}
+    if "png" in formats:
+        names |= save_map(result.factual.unit(), result.map, result.mask, folder, stem)
+    if "nifti" in formats:
+        values: dict[str, NDArray[Any]] = {"map": result.map, "mask": result.mask.astype(np.uint8)}
+        for kind, value in values.items():
+            names[f"{kind}_nifti"] = save_nifti(value, result.factual, folder / f"{stem}.{kind}.nii.gz").name
+    if "dicom-seg" in formats:
+        names["segmentation"] = save_segmentation(result, folder / f"{stem}.seg.dcm").name
+    return names
 
 
 def save_map(
@@ -29,3 +59,102 @@ def save_map(
         pixels = image if image.dtype == np.uint8 else (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
         names[kind] = write_png(pixels, folder / f"{stem}.{kind}.png", {"kind": kind}).name
     return names
+
+
+def save_nifti(values: NDArray[Any], factual: Picture, path: Path) -> Path:
+    """Write (H, W) as NIfTI, float32 or uint8.
+
+    In the voxel grid and with the affine of a NIfTI source, so that viewers lay one over the other. Other images become a
+    slice of the spacing that is known (1 mm where none is), x to the patient's left and y to the front, as on the screen.
+    """
+    import nibabel
+
+    from counterscan.imaging.nifti import Geometry
+    from counterscan.imaging.provenance import SOFTWARE
+
+    geometry = factual.header
+    if isinstance(geometry, Geometry):
+        grid = geometry.turn.undo(values).reshape(geometry.shape, order="F")
+        image = nibabel.Nifti1Image(grid, geometry.header.get_best_affine())
+    else:
+        down, across = factual.spacing_mm or (1.0, 1.0)
+        image = nibabel.Nifti1Image(values.T[..., None], np.diag([-across, -down, 1.0, 1.0]))
+    image.header.set_xyzt_units("mm")
+    image.header["descrip"] = f"{SOFTWARE}: synthetic, not for diagnosis".encode()
+    with replacing(path) as draft:
+        whole = draft.with_name(f"{draft.name}.nii.gz")
+        try:
+            nibabel.save(image, whole)
+            whole.replace(draft)
+        finally:
+            whole.unlink(missing_ok=True)
+    return path
+
+
+def save_segmentation(result: Attribution, path: Path) -> Path:
+    """Write the mask as a binary DICOM segmentation that refers to the source image (highdicom; Bridge et al. 2022)."""
+    from pydicom.dataset import Dataset
+
+    if not isinstance(result.factual.header, Dataset):
+        raise ImageError(f"{result.factual.name}: a DICOM segmentation needs a DICOM image; save PNG or NIfTI")
+    if not result.mask.any():
+        raise ImageError(f"{result.factual.name}: no {result.finding} was found, and a segmentation may not be empty")
+    try:
+        highdicom: Any = importlib.import_module("highdicom")
+    except ImportError:
+        raise ModelError("DICOM segmentations need highdicom; pip install counterscan[dicom]") from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        segmentation = _segmentation(highdicom, result)
+    with replacing(path) as draft:
+        segmentation.save_as(draft, enforce_file_format=True)
+    return path
+
+
+def _segmentation(highdicom: Any, result: Attribution) -> Any:
+    from pydicom.sr.codedict import codes
+    from pydicom.uid import generate_uid
+
+    from counterscan.imaging.provenance import DISCLAIMER, SOFTWARE, software_version
+
+    algorithm = highdicom.AlgorithmIdentificationSequence(
+        name=f"{SOFTWARE} {result.model}"[:64], version=software_version(), family=codes.DCM.ArtificialIntelligence
+    )
+    segment = highdicom.seg.SegmentDescription(
+        segment_number=1,
+        segment_label=result.finding[:64],
+        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+        segmented_property_type=codes.SCT.Lesion,
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=algorithm,
+    )
+    source = _whole_header(result.factual.header)
+    out = highdicom.seg.Segmentation(
+        source_images=[source],
+        pixel_array=result.mask.astype(np.uint8)[None],
+        segmentation_type="BINARY",
+        segment_descriptions=[segment],
+        series_instance_uid=generate_uid(),
+        series_number=1,
+        sop_instance_uid=generate_uid(),
+        instance_number=1,
+        manufacturer=SOFTWARE,
+        manufacturer_model_name=SOFTWARE,
+        software_versions=software_version(),
+        device_serial_number="0",
+        series_description="SYNTHETIC attribution, not for diagnosis",
+        content_description=DISCLAIMER[:64],
+    )
+    return out
+
+
+def _whole_header(header: Any) -> Any:
+    """The source's header with the attributes of patient and study that files in the wild lack, empty, as the standard has it."""
+    from copy import deepcopy
+
+    out = deepcopy(header)
+    lacking = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate")
+    for name in (*lacking, "StudyTime", "ReferringPhysicianName"):
+        if name not in out:
+            setattr(out, name, "")
+    return out

@@ -1,0 +1,46 @@
+"""The stated rate of false alarms holds, and what is called evidence is what decides."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from counterscan.attribution import Calibration
+from counterscan.attribution.difference import evidence, regions, strength
+from counterscan.errors import DataError, WordsError
+
+
+@given(st.integers(0, 999), st.floats(0.02, 0.3))
+def test_a_region_is_left_just_below_the_evidence_and_none_at_it(seed, share):
+    rng = np.random.default_rng(seed)
+    difference = (rng.random((40, 40)) < share) * rng.normal(0, 0.2, (40, 40))
+    difference[10:20, 5:15] += rng.normal()
+    difference, smallest = difference.astype(np.float32), 0.01
+    level = evidence(difference, smallest)
+    heat = strength(difference)
+    assert not regions(heat > level, difference, smallest=smallest)
+    assert regions(heat > np.nextafter(np.float32(level), np.float32(-1)), difference, smallest=smallest)
+
+
+def test_the_rate_holds_on_images_never_seen():
+    rng, alarms = np.random.default_rng(0), []
+    for _ in range(400):
+        told = Calibration("x", tuple(rng.gamma(2, 0.05, 99)))
+        alarms.append((rng.gamma(2, 0.05, 50) > told.threshold(0.05)).mean())
+    assert np.mean(alarms) == pytest.approx(0.05, abs=0.005)
+
+
+def test_the_conformal_quantile_by_hand_and_on_disk(tmp_path):
+    told = Calibration("pacemaker", tuple(float(v) for v in range(19, 0, -1)), "abc", ("ddim",), 2)
+    assert told.threshold(0.05) == 19  # the 19th of 19 is just enough for 1 in 20
+    assert told.threshold(0.5) == 10
+    with pytest.raises(WordsError, match="calibrate on 99 or more"):
+        told.threshold(0.01)
+    with pytest.raises(WordsError, match="between 0 and 1"):
+        told.threshold(1)
+    assert Calibration.load(told.save(tmp_path / "c.json")) == told
+    (tmp_path / "bad.json").write_text("[1]")
+    with pytest.raises(DataError, match="no calibration"):
+        Calibration.load(tmp_path / "bad.json")
