@@ -168,7 +168,7 @@ def kandinsky(folder: Path) -> Path:
             mid_block_type="UNetMidBlock2DSimpleCrossAttn",
         )  # fmt: skip
         movq = VQModel(
-            block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
+            block_out_channels=(32, 32), down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
             up_block_types=("AttnUpDecoderBlock2D", "UpDecoderBlock2D"), latent_channels=4, norm_num_groups=4,
             norm_type="spatial", num_vq_embeddings=12, vq_embed_dim=4,
         )  # fmt: skip
@@ -180,6 +180,8 @@ def kandinsky(folder: Path) -> Path:
             num_attention_heads=2, attention_head_dim=8, num_layers=1, embedding_dim=16,
             num_embeddings=tokenizer.model_max_length, additional_embeddings=4,
         )  # fmt: skip
+        prior.clip_std.data.fill_(0.5)  # a fresh prior has zeros here, and all prompts would look alike
+        prior.clip_mean.data.fill_(0.1)
         KandinskyV22CombinedPipeline(
             network.eval(), DDPMScheduler(beta_start=0.00085, beta_end=0.012, clip_sample=False), movq.eval(),
             prior.eval(), CLIPVisionModelWithProjection(vision).eval(), clip(tokenizer, projected=True), tokenizer,

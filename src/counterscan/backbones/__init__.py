@@ -48,6 +48,8 @@ def load(
 
     folder = locate(model, offline=offline)
     made_by = str(read_json(folder / "model_index.json").get("_class_name", ""))
+    if made_by == "KandinskyV22Pipeline" and not Path(model).exists():  # on the hub its prior is a model of its own
+        locate(str(model).replace("decoder", "prior"), offline=offline)
     module, name = next(where for start, where in FAMILIES.items() if made_by.startswith(start))
     family: Any = getattr(importlib.import_module(f"counterscan.backbones.{module}"), name)
     opened: Backbone = family.open(folder, device=device, dtype=dtype)
