@@ -211,3 +211,38 @@ def kandinsky_apart(folder: Path, root: Path) -> Path:
     for place, kind, members in split:
         (place / "model_index.json").write_text(json.dumps({"_class_name": kind, **common, **members}))
     return card(decoder, "kandinsky")
+
+
+def stable_diffusion(folder: Path, tokenizer: Any, encoder: Any, **changes: Any) -> Path:
+    """Stable Diffusion with any text encoder, saved by diffusers."""
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+    with seeded(), quiet():
+        StableDiffusionPipeline(
+            vae(), encoder, tokenizer, unet(**changes), DDIMScheduler(clip_sample=False, set_alpha_to_one=False, steps_offset=1),
+            None, None, requires_safety_checker=False,
+        ).save_pretrained(folder)  # fmt: skip
+    return card(folder, "stable_diffusion")
+
+
+def bert_tokenizer(length: int = 24) -> Any:
+    from transformers import BertTokenizer
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{c}" for c in LETTERS), *WORDS]
+    return BertTokenizer(vocab={word: i for i, word in enumerate(words)}, model_max_length=length)
+
+
+def bert(kind: str, tokenizer: Any, positions: int = 24, hidden: int = 32) -> Any:
+    """A ``bert`` or ``roberta`` encoder; the first two positions of the latter are never used."""
+    import transformers
+
+    config, model = {
+        "bert": (transformers.BertConfig, transformers.BertModel),
+        "roberta": (transformers.RobertaConfig, transformers.RobertaModel),
+    }[kind]
+    settings = config(
+        vocab_size=len(tokenizer), hidden_size=hidden, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=32, max_position_embeddings=positions, initializer_range=0.5,
+        pad_token_id={"bert": 0, "roberta": 1}[kind],
+    )  # fmt: skip
+    return model(settings, add_pooling_layer=False).eval()
