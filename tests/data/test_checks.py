@@ -157,6 +157,18 @@ def test_hashes_see_through_contrast_and_size_but_not_through_patients():
     assert apart(first, small * 0.6 + 0.2) <= NEAR < apart(first, other)
 
 
+def test_two_of_one_shape_are_no_copies(tmp_path, rows):
+    """As registered brains: the same outline, each with details of its own."""
+    rng = np.random.default_rng(1)
+    shape = gaussian_filter(radiograph(rng), 4)
+    one, other = (np.clip(shape + 0.04 * rng.normal(size=shape.shape), 0, 1) for _ in range(2))
+    save(tmp_path / "images/4.png", one), save(tmp_path / "images/21.png", other)
+    near = sum((x ^ y).bit_count() for x, y in zip(difference_hash(one), difference_hash(other), strict=True))
+    assert near <= NEAR and check(saved(tmp_path, rows)).sound
+    Image.open(tmp_path / "images/4.png").convert("RGB").save(tmp_path / "images/21.png")
+    assert kinds(check(saved(tmp_path, rows))) == {("duplicate across splits", 22)}
+
+
 def test_the_command_reports_everything_and_fails(tmp_path, rows):
     unreadable(tmp_path, rows), old(tmp_path, rows), leaking(tmp_path, rows)
     done = CliRunner().invoke(app, ["data", "check", str(saved(tmp_path, rows)), "-o", str(tmp_path / "out"), "--json"])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from counterscan.data.looks import Look, Looks, look
+from counterscan.data.looks import Look, Looks, copies, look
 from counterscan.data.manifest import Record, finding_columns, parse, raw_rows, resolve
 from counterscan.data.workers import ahead
 from counterscan.errors import ImageError
@@ -97,7 +97,7 @@ def check(manifest: str | Path, *, images: bool = True, progress: Callable[[int,
         if len(splits) > 1:
             text = f"patient {name!r} is in {' and '.join(sorted(s or '(none)' for s in splits))}"
             found.add("leaking patient", 0, text)
-    for kind, row, text, path in looks.problems():
+    for kind, row, text, path in looks.problems(lambda first, second: _same(manifest, first, second)):
         found.add(kind, row, text, path)
     _whole(found)
     return found
@@ -157,6 +157,15 @@ def _open(manifest: Path, record: Record) -> Look | ImageError:
         return look(imaging.read(resolve(manifest, record.path)).unit())
     except ImageError as error:
         return error
+
+
+def _same(manifest: Path, first: str, second: str) -> bool:
+    from counterscan import imaging
+
+    try:
+        return copies(*(imaging.read(resolve(manifest, path)).unit() for path in (first, second)))
+    except ImageError:  # gone since it was read
+        return False
 
 
 def _files(manifest: Path, record: Record, seen_as: Look | ImageError, found: Checked, looks: Looks) -> None:
