@@ -167,6 +167,17 @@ def test_a_model_from_nothing(tmp_path):
     assert np.isfinite(image_of(second.folder)).all()
 
 
+def test_a_pixel_model_from_nothing_learns_its_classes(tmp_path):
+    captions = {"source": "findings", "findings": ["pacemaker"], "template": "radiograph", "full": 1, "mention": 1,
+                "deny": 1, "view": 0, "sex": 0, "drop": 0.3}  # fmt: skip
+    small = {"classes": ["pacemaker", "no pacemaker", ""], "channels": 1, "resolution": 32, "blocks": [8, 16]}
+    train(config(tmp_path, pixel=small, model=None, data={"captions": captions}, steps=3))
+    before, after = (load_file(tmp_path / "run" / n / WEIGHTS["unet"]) for n in ("start", "."))
+    assert all((before[n] != after[n]).any(-1).all() for n in before if "class_embedding" in n)
+    opened = counterscan.load(tmp_path / "run")
+    assert (opened.family, opened.card.classes[0], opened.card.findings) == ("pixel", "pacemaker", ("pacemaker",))
+
+
 def test_another_target_and_a_schedule_that_ends_in_noise_are_saved(tmp_path):
     tiny(tmp_path / "model", prediction_type="epsilon")
     wanted = {"prediction": "v_prediction", "zero_snr": True, "min_snr": 5.0}
@@ -203,7 +214,7 @@ def test_an_option_changes_the_run(tmp_path, changes):
     ours = weights(tmp_path / "run", "unet")
     train(config(tmp_path, output=str(tmp_path / "plain")))
     plain = weights(tmp_path / "plain", "unet")
-    assert all(torch.allclose(ours[n], plain[n], atol=1e-6) for n in plain) == ("checkpointing" in changes)
+    assert all(torch.allclose(ours[n].float(), plain[n], atol=1e-6) for n in plain) == ("checkpointing" in changes)
 
 
 def test_a_sample_of_each_prompt_is_drawn_on_the_way(tmp_path):

@@ -44,7 +44,13 @@ def draw_samples(backbone: Any, config: Config, step: int) -> Path:
 
 
 def save_model(
-    backbone: Any, parts: dict[str, nn.Module], start: Path, config: Config, corpus: Corpus, losses: Sequence[float]
+    backbone: Any,
+    parts: dict[str, nn.Module],
+    start: Path,
+    config: Config,
+    corpus: Corpus,
+    losses: Sequence[float],
+    processes: int = 1,
 ) -> Path:
     """Write the pipeline into ``config.output``: what was trained anew, the rest as it was, and a card.
 
@@ -74,7 +80,7 @@ def save_model(
             write_text(
                 out / "scheduler" / "scheduler_config.json", json.dumps(backbone.scheduler_config, indent=2) + "\n"
             )
-        card_of(backbone, config, corpus, losses).write(out)
+        card_of(backbone, config, corpus, losses, processes).write(out)
         write_text(out / "model_index.json", json.dumps(index, indent=2) + "\n")
     except OSError as error:
         raise WorkError(
@@ -83,7 +89,7 @@ def save_model(
     return out
 
 
-def card_of(backbone: Any, config: Config, corpus: Corpus, losses: Sequence[float]) -> Card:
+def card_of(backbone: Any, config: Config, corpus: Corpus, losses: Sequence[float], processes: int) -> Card:
     """The card of the trained model: the old one, with what was learned here."""
     names = corpus.findings if config.data.captions.source != "caption" else ()
     training = {
@@ -92,6 +98,7 @@ def card_of(backbone: Any, config: Config, corpus: Corpus, losses: Sequence[floa
         "trained": list(config.train),
         "steps": config.steps,
         "images_seen": config.steps * config.batch,
+        "processes": processes,
         "loss": round(sum(losses) / len(losses), 6) if losses else None,
         "settings": json.loads(config.model_dump_json(exclude={"output", "data"})),
         "earlier": dict(backbone.card.training),

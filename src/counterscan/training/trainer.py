@@ -215,7 +215,9 @@ def train(config: Config, *, report: Report | None = None) -> Result:
         pace = _loop(session, source, first, losses)
     if main:
         with using(session.average, session.parameters):
-            finish.save_model(session.backbone, session.parts, session.start, config, session.corpus, losses)
+            finish.save_model(
+                session.backbone, session.parts, session.start, config, session.corpus, losses, session.world
+            )
     session.accelerator.wait_for_everyone()
     session.accelerator.end_training()
     mean = sum(losses) / len(losses) if losses else math.nan
@@ -273,6 +275,7 @@ def accelerator_of(config: Config) -> Any:
     try:
         return Accelerator(
             mixed_precision=names[config.precision],
+            cpu=not torch.accelerator.is_available(),  # without it, processes on CPUs would not find each other
             log_with=config.tracker,
             project_dir=str(config.output) if config.tracker else None,
         )

@@ -1,0 +1,58 @@
+"""Two processes learn what one learns."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.training.small import config_file
+
+import counterscan
+
+ROOT = Path(__file__).parents[2]
+
+
+def launched(path: Path, processes: int, output: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+    command += ["--master_addr", "127.0.0.1", "--master_port", str(port), "-m", "counterscan.training", str(path)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, f"output={output}", *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="gloo")
+def test_two_processes_learn_what_one_learns(tmp_path):
+    """The same global batch: losses and gradients within 1e-4, in spite of three micro-batches that do not divide evenly."""
+    path = config_file(tmp_path, steps=5, batch=6, micro_batch=2, train=["unet", "text_encoder"], ema=0.9)
+    curves = []
+    for processes in (1, 2):
+        output = tmp_path / f"by-{processes}"
+        done = launched(path, processes, output)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("5 steps") == 1, "one process reports"
+        curves.append([list(json.loads(line).values()) for line in (output / "log.jsonl").open()])
+        training = counterscan.load(output).card.training
+        assert (training["images_seen"], training["processes"]) == (30, processes)
+    assert len(curves[0]) == 5 and np.allclose(*curves, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="gloo")
+def test_a_fault_in_one_process_ends_all_of_them(tmp_path):
+    path = config_file(tmp_path, steps=5, batch=1, micro_batch=1)
+    done = launched(path, 2, tmp_path / "out")
+    assert done.returncode != 0 and "1 images cannot be shared by 2 processes" in done.stderr
