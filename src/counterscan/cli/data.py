@@ -20,6 +20,7 @@ app = typer.Typer(
 
 
 app.command("import")(data_sets.import_)
+app.command("layouts")(data_sets.layouts)
 app.command("check")(data_sets.check)
 app.command("caption")(data_sets.caption)
 app.command("deidentify")(data_deidentify.deidentify)

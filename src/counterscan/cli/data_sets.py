@@ -17,7 +17,7 @@ def import_(
     layout: Annotated[
         str,
         typer.Argument(
-            help="The layout: chexpert, mimic-cxr-jpg, brats, dicom, captions, huggingface ... (docs/data.md)"
+            help="The layout: chexpert, mimic-cxr-jpg, brats, dicom, captions, huggingface ... (see data layouts)"
         ),
     ],
     source: Annotated[Path, typer.Argument(help="The data set's top folder.")],
@@ -39,6 +39,17 @@ def import_(
     count = write(output, records, found.findings, found.contrasts)
     summary = {"manifest": str(output), "layout": layout, "items": count, "findings": list(found.findings)}
     emit(summary, as_json, f"{count} images in {output}")
+
+
+def layouts(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
+    """List the layouts that can be imported.
+
+    Example: counterscan data layouts
+    """
+    from counterscan.data.readers import describe
+
+    found = describe()
+    emit({"layouts": found}, as_json, "\n".join(f"{name:18} {text}" for name, text in found.items()))
 
 
 def check(

@@ -42,3 +42,9 @@ def open_layout(layout: str, source: str | Path, work: str | Path) -> Source:
     reader = import_module(f"counterscan.data.readers.{layout.replace('-', '_')}")
     found: Source = reader.open_source(source, Path(work).absolute())
     return found
+
+
+def describe() -> dict[str, str]:
+    """Every layout with the sentence that its reader opens with: what it is and who published it."""
+    modules = {layout: import_module(f"counterscan.data.readers.{layout.replace('-', '_')}") for layout in LAYOUTS}
+    return {layout: " ".join((module.__doc__ or "").split("\n\n")[0].split()) for layout, module in modules.items()}
