@@ -82,6 +82,44 @@ def edits(
     _finish("edits", {"sources": sources, "judge": judge, "manifest": manifest}, summary, output, lines, as_json)
 
 
+@app.command()
+def attribution(
+    manifest: Annotated[Path, typer.Argument(help="Images with labels of the finding and masks, or with --boxes.")],
+    finding: Annotated[str, typer.Option(help="The finding to look for.")],
+    output: Output,
+    boxes: Annotated[Path | None, typer.Option(help="A CSV: file, finding, x, y, w, h in pixels.")] = None,
+    model: Annotated[str, typer.Option(help="A built-in name, a folder or a hub id.")] = "chest-nih",
+    judge: Annotated[str, typer.Option(help="The classifier whose own maps are the peers.")] = "chest-nih-judge",
+    methods: Annotated[str | None, typer.Option(help="Comma-separated; the model's default otherwise.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Edits a method; their spread is the uncertainty.")] = 1,
+    rate: Annotated[
+        float, typer.Option(help="Share of images without the finding that may be taken for ones with.")
+    ] = 0.05,
+    validation: Annotated[str, typer.Option(help="The split that chooses thresholds.")] = "val",
+    test: Annotated[str, typer.Option(help="The split that is scored.")] = "test",
+    count: Annotated[int | None, typer.Option("-n", min=1, help="The first N images of each kind and split.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Repeat k has seed SEED + k.")] = 0,
+    offline: Offline = False,
+    as_json: AsJson = False,
+) -> None:
+    """Whether maps of a finding are right about where and whether, beside Grad-CAM and others. Goes on where it stopped.
+
+    Example: counterscan evaluate attribution manifest.csv --finding "pleural effusion" --boxes boxes.csv -o report
+    """
+    from counterscan.evaluate.attribution import attribution as run
+
+    settings: dict[str, Any] = {"finding": finding, "boxes": boxes, "model": model, "judge": judge, "repeats": repeats}
+    settings |= {"rate": rate, "validation": validation, "test": test, "limit": count, "seed": seed}
+    settings |= {"methods": [part.strip() for part in (methods or "").split(",") if part.strip()]}
+    with progress("maps") as tell, _alone(output):
+        summary = run(manifest, output, **settings, offline=offline, progress=tell)
+    named = ("auprc", "pointing", "dice_validation", "boxes_iou", "false_alarms")
+    lines = [
+        f"{r['map']}: " + ", ".join(f"{name} {_text(r[name])}" for name in named if r[name]) for r in summary["rows"]
+    ]
+    _finish("attribution", {"manifest": manifest} | settings, summary, output, lines, as_json)
+
+
 def _alone(output: Path) -> Any:
     """Refuse a bad folder, and a second run in the same one."""
     from counterscan.scale.ledger import only_writer

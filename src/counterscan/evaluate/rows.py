@@ -26,22 +26,23 @@ def fill(
     total: int,
     progress: Progress | None = None,
     begin: Callable[[int], None] = lambda done: None,
+    group: int = GROUP,
 ) -> None:
     """Append a row for every thing that has none in ``path`` yet. ``work`` makes the rows of a group; they are on disk then.
 
     ``begin(done)`` is called first, with the number of rows kept of an earlier run; a group that was cut off is done again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    done = _whole_groups(path)
+    done = _whole_groups(path, group)
     begin(done)
     rest = iter(things)
     deque(islice(rest, done), maxlen=0)
     with path.open("a", encoding="utf-8") as file:
-        while group := list(islice(rest, GROUP)):
-            file.write("".join(json.dumps(row) + "\n" for row in work(group)))
+        while some := list(islice(rest, group)):
+            file.write("".join(json.dumps(row) + "\n" for row in work(some)))
             file.flush()
             os.fsync(file.fileno())
-            done += len(group)
+            done += len(some)
             if progress is not None:
                 progress(done, total)
 
@@ -65,7 +66,7 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _whole_groups(path: Path) -> int:
+def _whole_groups(path: Path, group: int) -> int:
     """Cut the file behind its last whole group; how many rows stay."""
     if not path.exists():
         return 0
@@ -75,7 +76,7 @@ def _whole_groups(path: Path) -> int:
             if not line.endswith(b"\n"):
                 break
             position += len(line)
-            if number % GROUP == 0:
+            if number % group == 0:
                 kept, end = number, position
     os.truncate(path, end)
     return kept

@@ -1,0 +1,110 @@
+"""Where a finding really is: masks or boxes, image by image, and which images have it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from counterscan.errors import DataError, WordsError
+from counterscan.evaluate.pairs import mask_of
+from counterscan.evaluate.sources import Item, items
+from counterscan.metrics.localisation import Box, fill
+
+
+@dataclass(frozen=True)
+class Question:
+    """An image of a split that has the finding or not; ``boxes`` where it is, if they say so."""
+
+    item: Item
+    split: str
+    present: bool
+    boxes: tuple[Box, ...] = ()
+
+    @property
+    def located(self) -> bool:
+        """Is it known where the finding is?"""
+        return self.present and bool(self.boxes or self.item.mask)
+
+    def truth(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
+        """Where the finding is, bool (H, W). ``DataError`` for a mask of another size."""
+        if self.boxes:
+            return fill(self.boxes, shape)
+        assert self.item.mask is not None
+        mask = mask_of(self.item.mask)
+        if mask.shape != shape:
+            raise DataError(f"{self.item.name}: its mask has another size than the image")
+        return mask
+
+
+def questions(
+    manifest: Path, finding: str, splits: tuple[str, ...], boxes: dict[str, tuple[Box, ...]], limit: int | None
+) -> Iterator[Question]:
+    """The images of the splits whose label for ``finding`` is known, at most ``limit`` of each kind and split.
+
+    Where the manifest has no such label, an image with a mask has the finding. With boxes, the images of a split that has any
+    are those with a box and those without the finding: the boxes do not cover every image that has it.
+    """
+    for split in splits:
+        left: dict[tuple[bool, bool], float] = {}
+        for item in items(manifest, split):
+            label = item.findings.get(finding)
+            at = boxes.get(item.path.name, ())
+            if at or (label is None and item.mask is not None and finding not in item.findings):
+                label = 1
+            if label not in (0, 1):
+                continue
+            question = Question(item, split, bool(label), at)
+            kind = question.present, question.located
+            left[kind] = left.get(kind, float("inf") if limit is None else limit) - 1
+            if left[kind] >= 0:
+                yield question
+
+
+def read_boxes(path: Path | None, finding: str) -> dict[str, tuple[Box, ...]]:
+    """File name -> boxes of ``finding``, from a CSV with columns file (or path), finding, x, y, w, h in pixels of the image.
+
+    Raises:
+        DataError: every bad row, or no box of the finding.
+    """
+    if path is None:
+        return {}
+    out: dict[str, tuple[Box, ...]] = {}
+    wrong = []
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            table: list[dict[str, Any]] = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from None
+    for number, row in enumerate(table, 1):
+        try:
+            x, y, w, h = (float(row[key]) for key in ("x", "y", "w", "h"))
+            name, called = Path(row.get("file") or row["path"]).name, row["finding"]
+        except (KeyError, TypeError, ValueError):
+            wrong.append(f"row {number}")
+            continue
+        if same_finding(called, finding):
+            out[name] = (*out.get(name, ()), (x, y, x + w, y + h))
+    if wrong:
+        raise DataError(f"{path}: boxes have columns file, finding, x, y, w, h; wrong are {', '.join(wrong[:20])}")
+    if not out:
+        raise DataError(f"{path}: has no box of {finding!r}")
+    return out
+
+
+def same_finding(a: str, b: str) -> bool:
+    """Do two words mean one finding ("Effusion", "pleural effusion")?"""
+    from counterscan.language.vocabulary import lookup
+
+    def name(word: str) -> str:
+        try:
+            return lookup(word, ()).name
+        except WordsError:
+            return " ".join(word.lower().replace("_", " ").split())
+
+    return name(a) == name(b)

@@ -1,0 +1,161 @@
+"""``evaluate attribution``: maps that are right, maps that are wrong, thresholds from validation images, a killed run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import average_precision_score
+from tests.models import tiny
+
+from counterscan.attribution import Calibration
+from counterscan.cli import main
+from counterscan.errors import DataError, WordsError
+from counterscan.evaluate import mapping
+from counterscan.evaluate.attribution import attribution
+from counterscan.evaluate.truths import read_boxes, same_finding
+
+BOX = (40, 10, 60, 30)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(tiny(tmp_path_factory.mktemp("model") / "tiny"))
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """64-pixel noise; where there is a pacemaker, a square is brighter and a mask says where."""
+    folder = tmp_path_factory.mktemp("scenes")
+    lines, rng = ["path,patient,split,mask,pacemaker"], np.random.default_rng(0)
+    truth = np.zeros((64, 64), np.uint8)
+    truth[BOX[1] : BOX[3], BOX[0] : BOX[2]] = 255
+    Image.fromarray(truth).save(folder / "mask.png")
+    for i in range(60):
+        present = i % 3 == 0
+        pixels = rng.integers(80, 120, (64, 64)).astype(np.uint8) + truth // 4 * np.uint8(present)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+        lines.append(f"{i}.png,P{i // 2},{'val' if i < 33 else 'test'},{'mask.png' if present else ''},{int(present)}")
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def bright(unit):
+    """What a good removal would find: the bright square, but for its left edge."""
+    heat = np.where(unit > 0.49, unit - 0.3, 0).astype(np.float32)
+    heat[:, : BOX[0] + 2] = 0
+    return heat
+
+
+@pytest.fixture
+def seeing(monkeypatch):
+    """A mapper whose removal finds bright squares and is unsure of their edge, and whose word attention looks elsewhere."""
+
+    def look(self, pictures):
+        out = []
+        for picture in pictures:
+            heat, wrong = bright(picture.unit()), np.zeros((64, 64), np.float32)
+            wrong[50:, :10] = 1
+            spread = np.where((heat == 0) & (picture.unit() > 0.49), 0.2, 0.01)
+            maps = {"signed": -heat, "spread": spread, "removal": heat, "word attention": wrong}
+            out.append(maps | {"centre": np.ones_like(heat)} | self._peers(picture))
+        return out
+
+    monkeypatch.setattr(mapping.Mapper, "__call__", look)
+
+
+def test_right_maps_score_high_and_wrong_ones_low(scenes, model, seeing, tmp_path):
+    told = attribution(
+        scenes / "manifest.csv", tmp_path, finding="pacemaker", model=model, judge=None, repeats=2, rate=0.05
+    )
+    removal, words, centre = told["rows"]
+    assert told["n"] == {
+        "validation_with": 11, "validation_without": 22, "validation_located": 11,
+        "test_with": 9, "test_without": 18, "test_located": 9,
+    }  # fmt: skip
+    assert removal["auprc"]["mean"] > 0.9 and removal["pointing"]["mean"] == 1 and removal["boxes_iou"]["mean"] > 0.5
+    assert removal["dice_validation"]["mean"] == pytest.approx(removal["dice_best"]["mean"], abs=0.02)
+    assert words["pointing"]["mean"] == 0 and words["auprc"]["mean"] < 0.2
+    assert centre["auprc"]["mean"] == pytest.approx(400 / 64**2, abs=1e-6)  # a map that says nothing: the prevalence
+    assert removal["false_alarms"]["mean"] == 0 and removal["sensitivity"]["mean"] == 1
+    assert removal["error_ranking"]["mean"] > 0.9
+    (test,) = (t for t in told["paired"] if (t["b"], t["measure"]) == ("centre", "auprc"))
+    assert test["difference"]["low"] > 0 and test["p"] < 0.05
+    assert len(Calibration.load(tmp_path / "calibration.json").peaks) == 22
+    with np.load(next(tmp_path.glob("work/*/*.npz"))) as maps:
+        assert maps["removal"].shape == (64, 64)
+    assert "worst" in (tmp_path / "report.html").read_text()
+
+
+def test_pooled_auprc_is_that_of_all_pixels(scenes, model, seeing, tmp_path):
+    told = attribution(scenes / "manifest.csv", tmp_path, finding="pacemaker", model=model, judge=None, limit=4)
+    heat, truth = [], []
+    mask = np.asarray(Image.open(scenes / "mask.png")) > 0
+    for i in (33, 36, 39, 42):
+        unit = np.asarray(Image.open(scenes / f"{i}.png"), np.float32) / 255
+        heat.append(bright(unit).astype(np.float16).ravel())
+        truth.append(mask.ravel())
+    expected = average_precision_score(np.concatenate(truth), np.concatenate(heat))
+    assert told["rows"][0]["auprc_pooled"] == pytest.approx(expected, abs=1e-3)
+    assert any("19 needed to promise" in warning for warning in told["warnings"])
+
+
+def test_a_killed_evaluation_ends_with_the_same_numbers(scenes, model, judge, tmp_path):
+    words = {
+        "finding": "pacemaker",
+        "model": model,
+        "judge": str(judge),
+        "methods": ["sdedit"],
+        "limit": 6,
+        "rate": 0.2,
+    }
+    whole = attribution(scenes / "manifest.csv", tmp_path / "whole", **words)
+    assert [row["map"] for row in whole["rows"]] == [
+        "removal", "word attention", "Grad-CAM", "integrated gradients", "centre",
+    ]  # fmt: skip
+    told = words | {
+        "manifest": str(scenes / "manifest.csv"),
+        "folder": str(tmp_path / "k"),
+        "paths": ["manifest", "folder"],
+    }
+    killed = subprocess.run(
+        [sys.executable, Path(__file__).with_name("killed.py"), "attribution", "8", json.dumps(told)]
+    )
+    assert killed.returncode == -9
+    assert attribution(scenes / "manifest.csv", tmp_path / "k", **words) == whole
+
+
+def test_boxes_instead_of_masks_on_the_command_line(scenes, model, judge, seeing, tmp_path, capsys):
+    manifest = (scenes / "manifest.csv").read_text().replace("mask.png", "")
+    (tmp_path / "manifest.csv").write_text(manifest.replace("\n", f"\n{scenes}/").removesuffix(f"{scenes}/"))
+    boxes = [f"{i}.png,Pacemaker,{BOX[0]},{BOX[1]},20,20" for i in range(33, 60, 3)]
+    (tmp_path / "boxes.csv").write_text("\n".join(["file,finding,x,y,w,h", *boxes]) + "\n")
+    words = ["evaluate", "attribution", tmp_path / "manifest.csv", "--finding", "pacemaker", "--model", model]
+    words += ["--boxes", tmp_path / "boxes.csv", "-o", tmp_path / "out", "--judge", judge, "--json"]
+    with pytest.raises(SystemExit) as stop:
+        main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    assert stop.value.code == 0, err
+    told = json.loads(out)
+    assert told["n"]["test_located"] == 9 and told["rows"][0]["boxes_iou"]["mean"] > 0.5
+    assert told["rows"][0]["dice_validation"] is None  # boxes are of test images only
+
+
+def test_wrong_words(scenes, model, tmp_path):
+    with pytest.raises(WordsError, match="between 0 and 1"):
+        attribution(scenes / "manifest.csv", tmp_path, finding="pacemaker", model=model, judge=None, rate=2)
+    with pytest.raises(WordsError, match="gout"):
+        attribution(scenes / "manifest.csv", tmp_path, finding="gout", model=model, judge=None)
+    with pytest.raises(DataError, match="no image of the split 'other'"):
+        attribution(
+            scenes / "manifest.csv", tmp_path, finding="pacemaker", model=model, judge=None, test="other", limit=1
+        )
+    (tmp_path / "boxes.csv").write_text("file,finding,x,y,w,h\na.png,pacemaker,1,2,three,4\nb.png,pacemaker,1,2,3,4\n")
+    with pytest.raises(DataError, match="wrong are row 1"):
+        read_boxes(tmp_path / "boxes.csv", "pacemaker")
+    assert same_finding("Effusion", "pleural effusion") and not same_finding("Mass", "pleural effusion")
