@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,16 +24,27 @@ def edit(
     instruct: Annotated[str | None, typer.Option(help="An instruction in plain English.")] = None,
     region: Annotated[str | None, typer.Option(help="Change this region only, such as 'left lung'.")] = None,
     mask: Annotated[Path | None, typer.Option(help="A PNG of the image's size: change only where not black.")] = None,
-    keep: Annotated[list[str] | None, typer.Option(help="A finding that must stay.")] = None,
+    keep: Annotated[list[str] | None, typer.Option(help="A finding that must stay, such as a pacemaker.")] = None,
     method: Annotated[str | None, typer.Option(help="The editing method; the model's default otherwise.")] = None,
     model: Annotated[str, typer.Option(help="A built-in name, a folder or a hub id.")] = "chest-nih",
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Equal seeds give equal results.")] = 0,
+    until: Annotated[
+        float | None, typer.Option(help="The weakest edit of which the selector is so sure (a probability).")
+    ] = None,
+    best_of: Annotated[int, typer.Option(min=1, max=1000, help="Seeds to try; the selector keeps the best.")] = 1,
+    selector: Annotated[
+        str | None, typer.Option(help="The classifier that chooses; for --best-of the model itself otherwise.")
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="Another classifier, that scores the result; a built-in model's own otherwise.")
+    ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Ask images what if: remove or add findings, and see what changed.
 
     Example: counterscan edit chest.png --remove pacemaker -o out
+    Example: counterscan edit chest.png --remove pacemaker --until 0.9 --selector my-classifier -o out
     """
     import counterscan
 
@@ -41,19 +54,64 @@ def edit(
     backbone = counterscan.load(model, offline=offline)
     request: dict[str, Any] = {"remove": remove or [], "add": add or [], "source": source, "target": target}
     request |= {"instruct": instruct, "region": region, "mask": mask, "keep": keep or []}
+    if keep and method is None and backbone.card.default_method == "edit-friendly":
+        method = "factored"  # its twin, in which what must stay has a weight of its own
     counterscan.edit([], **request, method=method, model=backbone)  # refuses wrong words before any image is opened
+    choice = _choice(backbone.card.name, until, best_of, selector, judge)
 
     def work(path: Path, stem: str, report: Report) -> dict[str, Any]:
-        result = counterscan.edit(path, **request, method=method, model=backbone, seed=seed, progress=report)
+        asked = request | {"method": method, "model": backbone, "seed": seed, "progress": report}
+        if choice is None:
+            result = counterscan.edit(path, **asked)
+            told: dict[str, Any] = {"evaluations": result.evaluations, "seconds": result.seconds, "seed": result.seed}
+        else:
+            result, told = choice(path, asked)
         files = result.save(folder, stem)
-        facts = {"method": result.method, "evaluations": result.evaluations, "seconds": result.seconds, "seed": seed}
-        return {key: files[key] for key in KEYS} | facts | {"source": str(path)}
+        return {key: files[key] for key in KEYS} | {"method": result.method, "source": str(path)} | told
 
     items, failed = each(images, work)
     summary = {"items": items, "model": backbone.card.name}
     if items:
         settings = request | {"method": method, "model": model, "seed": seed, "images": images}
+        settings |= {"until": until, "best_of": best_of, "selector": selector, "judge": judge}
         write_run(folder, "edit", settings, summary, [backbone])
     emit(summary, as_json, f"{len(items)} of {len(images)} edited" + (f", in {folder}" if items else ""))
     if failed:
         raise typer.Exit(1)
+
+
+def _choice(
+    model: str, until: float | None, best_of: int, selector: str | None, judge: str | None
+) -> Callable[[Path, dict[str, Any]], tuple[Any, dict[str, Any]]] | None:
+    """One image's search and what is told of it; ``None`` where nothing is searched and nobody judges."""
+    if until is None and best_of == 1 and judge is None:
+        if selector is not None:
+            raise typer.BadParameter("--selector chooses among results: give --until or --best-of as well")
+        return None
+    from counterscan.robustness.opening import open_classifier
+    from counterscan.search import judged, search
+
+    judge = judge or (f"{model}-judge" if _built_in(f"{model}-judge") else None)
+    chooses, judges = (open_classifier(spec) if spec else None for spec in (selector, judge))
+
+    def found(path: Path, asked: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        from counterscan.cli.output import complain
+
+        one = search(path, **asked, until=until, best_of=best_of, selector=chooses, judge=judges)
+        told: dict[str, Any] = {"evaluations": one.evaluations, "seconds": one.seconds, "seed": one.result.seed}
+        told |= {"guidance": one.result.settings["guidance"], "trials": [asdict(trial) for trial in one.trials]}
+        told |= {"selector": chooses.name if chooses else one.result.model, "reached": one.reached}
+        if judges is not None:
+            scores = judged(one.result, judges)
+            told["judge"] = {"name": judges.name, "scores": {name: list(pair) for name, pair in scores.items()}}
+        if one.reached is False:
+            complain(f"{path}: no strength reached {until:g}; the most convincing result is kept")
+        return one.result, told
+
+    return found
+
+
+def _built_in(name: str) -> bool:
+    from importlib import resources
+
+    return (resources.files("counterscan") / "models" / name / "classifier.json").is_file()

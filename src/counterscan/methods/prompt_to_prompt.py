@@ -35,19 +35,19 @@ import torch
 from torch import Tensor
 
 from counterscan.backbones.base import Attentive, Backbone
-from counterscan.diffusion import add_noise, ddim_step, draw, guide, posterior_deviation
+from counterscan.diffusion import ddim_step, guide, posterior_deviation
 from counterscan.errors import WordsError
 from counterscan.methods import Progress
 from counterscan.methods.attention_control import BLEND_FROM, Alignment, Steering, attentive
 from counterscan.methods.ddim import downwards, invert
 from counterscan.methods.edit_friendly import noisy_path
 from counterscan.methods.null_text import NullText
-from counterscan.methods.prompts import check_settings, predict_each, ticker
+from counterscan.methods.preference import preference
+from counterscan.methods.prompts import check_settings, ticker
 from counterscan.types import Condition, Edit, Prediction
 
 Inversion = Literal["ddim", "direct", "edit-friendly", "null-text"]
 Selector = Callable[[Tensor, Tensor, Edit], Tensor]
-PREFERENCE_DRAWS = 4  # evaluations a prompt with which the model judges a result
 
 
 @dataclass(frozen=True)
@@ -193,23 +193,7 @@ class PromptToPrompt:
         chosen: Selector | None = vars(self)["selector"]
         if chosen is not None:
             return torch.stack([chosen(image, candidate, edit) for candidate in images])
-        return torch.stack([_preference(backbone, z, pair) for z in latents])
-
-
-def _preference(backbone: Backbone, z: Tensor, pair: Condition) -> Tensor:
-    """How much better the model denoises ``z`` (B, c, h, w) under the second prompt than the first: (B,).
-
-    A diffusion classifier (Li et al. 2023); every candidate and image meets the same few levels and noises.
-    """
-    generators = [torch.Generator().manual_seed(0) for _ in z]
-    noises = draw(z.shape, generators, PREFERENCE_DRAWS, z.device)
-    score = torch.zeros(len(z), device=z.device)
-    for i, noise in enumerate(noises):
-        t = (i + 1) * len(backbone.schedule) // (PREFERENCE_DRAWS + 1)
-        pairs = predict_each(backbone, add_noise(z, noise, *backbone.schedule.coefficients(t)), t, pair)
-        before, after = ((p.noise - noise).square().mean((1, 2, 3)) for p in pairs)
-        score = score + before - after
-    return score
+        return torch.stack([preference(backbone, z, pair) for z in latents])
 
 
 def _best(images: Sequence[Tensor], scores: Tensor) -> Tensor:
