@@ -65,7 +65,16 @@ def test_the_uncertain_is_ignored_or_told():
     for policy, expected in {"ignore": "x: fracture.", "words": "x: possible mass, fracture."}.items():
         text = words(record, Wording("labels", "x", policy), np.random.default_rng(1))
         assert sorted(text) == sorted(expected)
-    assert words(Record("a.png"), Wording(template="x"), np.random.default_rng(0)) == "x"
+    for share in (0, 1):
+        assert words(Record("a.png"), Wording(template="x", paraphrase=share), np.random.default_rng(0)) == "x"
+
+
+def test_a_report_is_told_whose_it_is():
+    record, rng = Record("a.png", caption="Clear lungs.", view="AP", age=3.2, sex="male"), np.random.default_rng(0)
+    assert words(record, Wording(view=True, person=True), rng) == "AP, 3 year old male. Clear lungs."
+    assert words(record, Wording(), rng) == "Clear lungs."
+    said = Record("a.png", caption="AP radiograph: clear lungs.", view="AP")
+    assert words(said, Wording(view=True, person=True), rng) == said.caption
 
 
 @settings(max_examples=150, deadline=None)

@@ -49,7 +49,7 @@ def layouts(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON
     from counterscan.data.readers import describe
 
     found = describe()
-    emit({"layouts": found}, as_json, "\n".join(f"{name:18} {text}" for name, text in found.items()))
+    emit({"layouts": found}, as_json, "\n".join(f"{name:18} {text.replace('``', '')}" for name, text in found.items()))
 
 
 def check(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,7 +88,7 @@ def words(record: Record, wording: Wording, rng: np.random.Generator, fits: Fits
     tell = _paraphrase if rng.random() < wording.paraphrase else _terse
     order = int(rng.integers(2**32))
     while True:
-        text = tell(record, wording, told, np.random.default_rng(order))
+        text = (tell if told else _terse)(record, wording, told, np.random.default_rng(order))
         if fits is None or not told or fits(text):
             return text
         told.pop()
@@ -139,9 +140,8 @@ def _paraphrase(record: Record, wording: Wording, told: list[tuple[str, bool]], 
 
 
 def _with_person(record: Record, wording: Wording) -> str:
-    head = ", ".join(
-        part for part in (record.view if wording.view else "", _person(record) if wording.person else "") if part
-    )
+    view = record.view if wording.view and record.view not in re.findall(r"\w+", record.caption) else ""
+    head = ", ".join(part for part in (view, _person(record) if wording.person else "") if part)
     return f"{head[0].upper()}{head[1:]}. {record.caption}" if head else record.caption
 
 

@@ -21,6 +21,7 @@ UNSOUND = frozenset(
         "bad field,impossible age,unreadable,missing mask,leaking patient,duplicate across splits,nothing to train on"
     ).split(",")
 )
+SAID = {1: "present", 0: "absent", -1: "uncertain", None: "unknown"}
 OLDEST = 120
 RARE = 10  # positives below which a finding cannot be learnt
 KEPT = 5000  # issues of a kind that are kept in words; all are counted
@@ -69,7 +70,7 @@ class Checked:
             "sound": self.sound,
             "issues": dict(self.kinds.most_common()),
             "splits": dict(self.splits),
-            "balance": {name: dict(count) for name, count in self.balance.items()},
+            "balance": {name: {said: count[said] for said in SAID.values()} for name, count in self.balance.items()},
         }
 
 
@@ -130,8 +131,7 @@ def _fields(record: Record, found: Checked, seen: _Seen) -> None:
     if record.age is not None and not 0 <= record.age <= OLDEST:
         found.add("impossible age", record.row, f"{record.age:g} years; correct or empty it", record.path)
     for name, value in record.findings.items():
-        said = {1: "present", 0: "absent", -1: "uncertain", None: "unknown"}[value]
-        found.balance.setdefault(name, Counter())[said] += 1
+        found.balance.setdefault(name, Counter())[SAID[value]] += 1
     if record.patient:
         seen.patients[record.patient].add(record.split)
     first, split = seen.paths.get(hash(record.path), (0, record.split))

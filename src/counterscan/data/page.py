@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from counterscan.data.checks import UNSOUND, Checked, Issue
+from counterscan.data.checks import SAID, UNSOUND, Checked, Issue
 from counterscan.data.manifest import resolve
 from counterscan.errors import ImageError
 
@@ -33,8 +33,8 @@ def write_page(found: Checked, folder: Path) -> Path:
         _table(("split", "images"), [(name or "(none)", n) for name, n in found.splits.items()]),
         "<h2>Findings</h2>",
         _table(
-            ("finding", "present", "absent", "uncertain", "unknown"),
-            [(n, *(c[k] for k in ("present", "absent", "uncertain", "unknown"))) for n, c in found.balance.items()],
+            ("finding", *SAID.values()),
+            [(n, *(c[k] for k in SAID.values())) for n, c in found.balance.items()],
         ),
     ]
     for kind, issues in sorted(kinds.items(), key=lambda item: item[0] not in UNSOUND):
