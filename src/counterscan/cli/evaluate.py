@@ -120,6 +120,38 @@ def attribution(
     _finish("attribution", {"manifest": manifest} | settings, summary, output, lines, as_json)
 
 
+@app.command()
+def privacy(
+    generated: Annotated[Path, typer.Argument(help="Generated images: a manifest or a folder.")],
+    train: Annotated[Path, typer.Argument(help="Images trained on: a manifest (its split train) or a folder.")],
+    output: Output,
+    held_out: Annotated[
+        Path | None, typer.Option(help="Real images not trained on; else the manifest's split test.")
+    ] = None,
+    space: Annotated[str, typer.Option(help="Feature space of the search; see evaluate fidelity.")] = "chest-nih-judge",
+    rate: Annotated[float, typer.Option(help="Share of honest images that may be flagged.")] = 0.01,
+    model: Annotated[
+        str | None, typer.Option(help="Also test whether this model's losses tell its training images.")
+    ] = None,
+    members: Annotated[int, typer.Option(min=2, help="Images of a kind in that test.")] = 200,
+    offline: Offline = False,
+    as_json: AsJson = False,
+) -> None:
+    """Whether generated images are copies of training images, disguised or not. Goes on where it stopped.
+
+    Example: counterscan evaluate privacy generated manifest.csv --model chest-nih -o report
+    """
+    from counterscan.evaluate.privacy import privacy as run
+
+    settings = {"held_out": held_out, "space": space, "rate": rate, "model": model, "members": members}
+    with progress("images") as tell, _alone(output):
+        summary = run(generated, train, output, **settings, offline=offline, progress=tell)  # type: ignore[arg-type]
+    lines = [f"copy rate: {_text(summary['copy_rate'])}, {len(summary['copies'])} listed"]
+    if summary["membership"]:
+        lines.append(f"membership AUROC: {_text(summary['membership']['auroc'])}")
+    _finish("privacy", {"generated": generated, "train": train} | settings, summary, output, lines, as_json)
+
+
 def _alone(output: Path) -> Any:
     """Refuse a bad folder, and a second run in the same one."""
     from counterscan.scale.ledger import only_writer
