@@ -90,6 +90,19 @@ def missing_mask(folder, rows):
     return {("missing mask", 8)}
 
 
+def bad_mask(folder, rows):
+    save(folder / "masks/7.png", np.zeros((96, 90)))
+    (folder / "masks/8.png").write_bytes(b"nonsense")
+    save(folder / "masks/9.png", np.zeros((48, 48)))  # smaller and empty, which a mask may be
+    return {("bad mask", 8), ("bad mask", 9)}
+
+
+def missing_contrast(folder, rows):
+    for i, row in enumerate(rows):
+        row["path_T2"] = "images/2.png" if i < 5 else "images/none.png" if i == 5 else ""
+    return {("missing contrast", 6)}
+
+
 def old(folder, rows):
     rows[5]["age"], rows[6]["age"] = 412, -3
     return {("impossible age", 6), ("impossible age", 7)}
@@ -113,7 +126,7 @@ def no_training(folder, rows):
 
 @pytest.mark.parametrize(
     "plant",
-    [unreadable, leaking, duplicate, missing_mask, old, no_label, no_split, no_training],
+    [unreadable, leaking, duplicate, missing_mask, bad_mask, missing_contrast, old, no_label, no_split, no_training],
     ids=lambda f: f.__name__,
 )
 def test_what_makes_training_unsound(tmp_path, rows, plant):

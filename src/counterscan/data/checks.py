@@ -9,16 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from counterscan.data.looks import Look, Looks, copies, look
-from counterscan.data.manifest import Record, finding_columns, parse, raw_rows, resolve
+from counterscan.data.looks import Looks
+from counterscan.data.manifest import Record, finding_columns, parse, raw_rows
+from counterscan.data.opened import opened, same
 from counterscan.data.workers import ahead
-from counterscan.errors import ImageError
 from counterscan.language.vocabulary import VOCABULARY
 
 SPLITS = ("train", "val", "valid", "validation", "test", "")
 UNSOUND = frozenset(
     (
-        "bad field,impossible age,unreadable,missing mask,leaking patient,duplicate across splits,nothing to train on"
+        "bad field,impossible age,unreadable,missing mask,bad mask,missing contrast,leaking patient,"
+        "duplicate across splits,nothing to train on"
     ).split(",")
 )
 SAID = {1: "present", 0: "absent", -1: "uncertain", None: "unknown"}
@@ -89,16 +90,19 @@ def check(manifest: str | Path, *, images: bool = True, progress: Callable[[int,
         found.add("not a finding", 0, f"column {name!r} holds no labels and is passed over")
     new = _new_images(_records(found, columns, seen), seen)
     total = sum(1 for _ in raw_rows(manifest)) if progress else 0
-    for record, seen_as in ahead(lambda record: _open(manifest, record), new) if images else ((r, None) for r in new):
-        if seen_as is not None:
-            _files(manifest, record, seen_as, found, looks)
+    for record, files in ahead(lambda record: opened(manifest, record), new) if images else ((r, None) for r in new):
+        found.unmasked += not record.mask
+        for kind, text in files.faults if files else ():
+            found.add(kind, record.row, text, record.path)
+        if files and files.look:
+            looks.add(record, files.look)
         if progress and record.row % 100 == 0:
             progress(record.row, total)
     for name, splits in seen.patients.items():
         if len(splits) > 1:
             text = f"patient {name!r} is in {' and '.join(sorted(s or '(none)' for s in splits))}"
             found.add("leaking patient", 0, text)
-    for kind, row, text, path in looks.problems(lambda first, second: _same(manifest, first, second)):
+    for kind, row, text, path in looks.problems(lambda first, second: same(manifest, first, second)):
         found.add(kind, row, text, path)
     _whole(found)
     return found
@@ -148,37 +152,6 @@ def _new_images(records: Iterator[Record], seen: _Seen) -> Iterator[Record]:
         if record.path and hash(record.path) not in seen.paths:
             seen.paths[hash(record.path)] = record.row, record.split
             yield record
-
-
-def _open(manifest: Path, record: Record) -> Look | ImageError:
-    from counterscan import imaging
-
-    try:
-        return look(imaging.read(resolve(manifest, record.path)).unit())
-    except ImageError as error:
-        return error
-
-
-def _same(manifest: Path, first: str, second: str) -> bool:
-    from counterscan import imaging
-
-    try:
-        return copies(*(imaging.read(resolve(manifest, path)).unit() for path in (first, second)))
-    except ImageError:  # gone since it was read
-        return False
-
-
-def _files(manifest: Path, record: Record, seen_as: Look | ImageError, found: Checked, looks: Looks) -> None:
-    """Whether the image and its mask open."""
-    path = record.path
-    if isinstance(seen_as, ImageError):
-        found.add("unreadable", record.row, str(seen_as), path)
-    else:
-        looks.add(record, seen_as)
-    if not record.mask:
-        found.unmasked += 1
-    elif not resolve(manifest, record.mask).is_file():
-        found.add("missing mask", record.row, f"no file {record.mask}", path)
 
 
 def _whole(found: Checked) -> None:
