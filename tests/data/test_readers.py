@@ -198,7 +198,7 @@ def test_medvqa_gi_answers(tmp_path):
     assert said(row) == {"polyp": 1, "instrument": 0} and row.mask.endswith("masks/cl8k2u1pm1dw7083203g1b7yv.png")
     assert row.caption == ("Are there any abnormalities in the image? Polyp. How many instruments are in the image? 0.")
     text(tmp_path / "gt.json", '[{"ImageID": "x"}]')
-    with pytest.raises(DataError, match="is not the answers of MEDVQA-GI 2023"):
+    with pytest.raises(DataError, match="gt.json: is not as this layout has it"):
         list(open_layout("medvqa-gi", tmp_path, tmp_path).records)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from counterscan.data.manifest import LABELS, Record
-from counterscan.data.readers.source import SEXES, SPLITS, USUAL, Source, images, number, picked, table
+from counterscan.data.readers.source import SEXES, SPLITS, USUAL, Source, images, number, picked, readable, table, words
 from counterscan.data.sections import conclusion
 from counterscan.errors import DataError
 
@@ -51,14 +51,13 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
     if path.suffix != ".jsonl":
         yield from table(path, delimiter="\t" if path.suffix == ".tsv" else ",")
         return
-    with path.open(encoding="utf-8-sig") as file:
+    with readable(path), path.open(encoding="utf-8-sig") as file:
         for count, line in enumerate(file, 1):
-            if line.strip():
-                try:
-                    row = json.loads(line)
-                    yield {str(k): "" if v is None else str(v).strip() for k, v in row.items()}
-                except (ValueError, AttributeError):
-                    raise DataError(f"{path}: row {count} is no JSON object") from None
+            row = json.loads(line) if line.strip() else {}
+            if not isinstance(row, dict):
+                raise DataError(f"{path}: row {count} is no JSON object")
+            if row:
+                yield {str(k): "" if v is None else str(v).strip() for k, v in row.items()}
 
 
 def _records(tables: list[Path], columns: dict[str, str]) -> Iterator[Record]:
@@ -95,8 +94,8 @@ def _found(folder: Path, file: str) -> Path:
 
 def _beside(source: Path) -> Iterator[Record]:
     for path in images(source):
-        words = path.with_suffix(".txt")
-        caption = " ".join(words.read_text(encoding="utf-8").split()) if words.is_file() else ""
+        beside = path.with_suffix(".txt")
+        caption = " ".join(words(beside).split()) if beside.is_file() else ""
         inside = path.relative_to(source).parts[0].lower()
         yield Record(str(path), caption=caption, split=SPLITS.get(inside, ""))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from counterscan.data.manifest import Record
-from counterscan.data.readers.source import SEXES, SPLITS, USUAL, Source, number, picked
+from counterscan.data.readers.source import SEXES, SPLITS, USUAL, Source, number, picked, readable, words
 from counterscan.data.sections import conclusion
 from counterscan.errors import DataError
 
@@ -46,7 +46,8 @@ def _tables(source: Path) -> list[tuple[str, Path]]:
     """(split, file) of every table, in order."""
     named = source / "dataset_dict.json"
     if named.is_file():
-        splits = json.loads(named.read_text(encoding="utf-8"))["splits"]
+        with readable(named):
+            splits = list(json.loads(words(named))["splits"])
         return [(name, path) for name in splits for path in _saved(source / name)]
     if (source / "state.json").is_file():
         return [("", path) for path in _saved(source)]
@@ -55,11 +56,8 @@ def _tables(source: Path) -> list[tuple[str, Path]]:
 
 
 def _saved(folder: Path) -> list[Path]:
-    try:
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        return [folder / file["filename"] for file in state["_data_files"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder / 'state.json'}: is not that of a saved data set ({type(error).__name__})") from None
+    with readable(folder / "state.json"):
+        return [folder / file["filename"] for file in json.loads(words(folder / "state.json"))["_data_files"]]
 
 
 def _features(path: Path) -> dict[str, dict[str, Any]]:
@@ -67,7 +65,7 @@ def _features(path: Path) -> dict[str, dict[str, Any]]:
     import pyarrow.ipc
     import pyarrow.parquet as pq
 
-    try:
+    with readable(path):
         if path.suffix == ".parquet":
             schema = pq.read_schema(path)
         else:
@@ -77,9 +75,7 @@ def _features(path: Path) -> dict[str, dict[str, Any]]:
         features: dict[str, dict[str, Any]] = note.get("info", {}).get("features", {})
         beside = path.parent / "dataset_info.json"
         if not features and beside.is_file():
-            features = json.loads(beside.read_text(encoding="utf-8"))["features"]
-    except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path}: is not a readable table ({type(error).__name__})") from None
+            features = json.loads(words(beside))["features"]
     guessed = {name: {"_type": "Image"} for name in schema.names if _is_image(schema.field(name).type)}
     return guessed | {name: kind for name, kind in features.items() if isinstance(kind, dict)}
 
@@ -99,11 +95,11 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     if path.suffix == ".parquet":
-        with pq.ParquetFile(path) as table:
+        with readable(path), pq.ParquetFile(path) as table:
             for batch in table.iter_batches(batch_size=ROWS):
                 yield from batch.to_pylist()
         return
-    with pyarrow.memory_map(str(path)) as file:
+    with readable(path), pyarrow.memory_map(str(path)) as file:
         for batch in pyarrow.ipc.open_stream(file):
             for start in range(0, batch.num_rows, ROWS):
                 yield from batch.slice(start, ROWS).to_pylist()

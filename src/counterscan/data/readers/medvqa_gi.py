@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from counterscan.data.manifest import Record
-from counterscan.data.readers.source import Source, existing, one_of, table
-from counterscan.errors import DataError
+from counterscan.data.readers.source import Source, existing, one_of, readable, table, words
 
 FINDINGS = {
     "polyp": r"\bpolyps?\b",
@@ -33,12 +32,11 @@ def open_source(source: Path, work: Path) -> Source:
 
 
 def _prompted(source: Path, path: Path) -> Iterator[Record]:
-    with path.open(encoding="utf-8-sig") as file:
-        delimiter = ";" if ";" in file.readline() else ","
+    delimiter = ";" if ";" in words(path).partition("\n")[0] else ","
     said: dict[str, dict[str, int]] = {}
     for row in table(path, ["Prompt", "Filename"], delimiter):
         said.setdefault(row["Filename"], {}).update(_said(row["Prompt"]))
-    for row in table(path, delimiter=delimiter):
+    for row in table(path, ["Filename"], delimiter):
         name = row["Filename"]
         findings = {finding: said[name].get(finding) for finding in FINDINGS}
         yield Record(
@@ -48,24 +46,26 @@ def _prompted(source: Path, path: Path) -> Iterator[Record]:
 
 
 def _answered(source: Path, path: Path) -> Iterator[Record]:
-    try:
-        entries: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    with readable(path):
+        entries: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8-sig"))
         for entry in entries:
             name = entry["ImageID"] if Path(entry["ImageID"]).suffix else f"{entry['ImageID']}.jpg"
             pairs = [(str(q["Question"]), [str(a) for a in q["Answer"]]) for q in entry["Labels"]]
-            findings = {}
-            for finding, pattern in FINDINGS.items():
-                answers = [a for q, found in pairs if re.search(pattern, q, re.IGNORECASE) for a in found]
-                named = any(re.search(pattern, a, re.IGNORECASE) for _, found in pairs for a in found)
-                denied = any(a.lower() in ("no", "0") for a in answers)
-                findings[finding] = 1 if named else 0 if denied else None
             caption = " ".join(f"{question} {', '.join(found)}." for question, found in pairs if found)
             yield Record(
-                str(source / "images" / name), patient=Path(name).stem, caption=caption, findings=findings,
+                str(source / "images" / name), patient=Path(name).stem, caption=caption, findings=_answers(pairs),
                 mask=_mask(source, name),
             )  # fmt: skip
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: is not the answers of MEDVQA-GI 2023 ({type(error).__name__}: {error})") from error
+
+
+def _answers(pairs: list[tuple[str, list[str]]]) -> dict[str, int | None]:
+    findings: dict[str, int | None] = {}
+    for finding, pattern in FINDINGS.items():
+        answers = [a for q, found in pairs if re.search(pattern, q, re.IGNORECASE) for a in found]
+        named = any(re.search(pattern, a, re.IGNORECASE) for _, found in pairs for a in found)
+        denied = any(a.lower() in ("no", "0") for a in answers)
+        findings[finding] = 1 if named else 0 if denied else None
+    return findings
 
 
 def _said(prompt: str) -> dict[str, int]:

@@ -30,7 +30,7 @@ def _records(source: Path) -> Iterator[Record]:
         row["study_id"]: tuple(label(row.get(column, "")) for column in LABELS)
         for row in table(source / TABLE.format("chexpert"), ["study_id"])
     }
-    people = {row["subject_id"]: row for row in optional(source / "patients.csv")}
+    people = {row["subject_id"]: row for row in optional(source / "patients.csv", ["subject_id"])}
     unlabelled = (None,) * len(LABELS)
     for row in table(source / TABLE.format("metadata"), ["dicom_id", "subject_id", "study_id"]):
         subject, study, image = row["subject_id"], row["study_id"], row["dicom_id"]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from counterscan.data.manifest import Record
-from counterscan.data.readers.source import SEXES, Source, number, one_of, table
+from counterscan.data.readers.source import SEXES, Source, number, one_of, table, words
 from counterscan.errors import DataError
 
 LABELS = {
@@ -44,7 +44,7 @@ def _records(source: Path, entries: Path) -> Iterator[Record]:
         name: split
         for file, split in LISTS.items()
         if (source / file).is_file()
-        for name in (source / file).read_text().split()
+        for name in words(source / file).split()
     }
     folders = [source / "images", *sorted(source.glob("images_*/images")), *sorted(source.glob("images_*"))]
     places = {name: folder for folder in folders if folder.is_dir() for name in os.listdir(folder)}

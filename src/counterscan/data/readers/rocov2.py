@@ -22,9 +22,15 @@ def open_source(source: Path, work: Path) -> Source:
     splits = [name for name in SPLITS if (source / f"{name}_captions.csv").is_file()]
     if not splits:
         raise DataError(f"{source}: has no train_captions.csv, valid_captions.csv or test_captions.csv")
-    names = {row["CUI"]: row["Canonical name"].lower() for row in optional(source / "cui_mapping.csv")}
+    names = {
+        row["CUI"]: row["Canonical name"].lower()
+        for row in optional(source / "cui_mapping.csv", ["CUI", "Canonical name"])
+    }
     counts = Counter(
-        cui for name in splits for row in optional(source / f"{name}_concepts.csv") for cui in row["CUIs"].split(";")
+        cui
+        for name in splits
+        for row in optional(source / f"{name}_concepts.csv", ["ID", "CUIs"])
+        for cui in row["CUIs"].split(";")
     )
     concepts = {cui: names.get(cui, cui) for cui, _ in counts.most_common(COMMON) if cui}
     return Source(tuple(dict.fromkeys(concepts.values())), _records(source, splits, concepts))
@@ -32,7 +38,9 @@ def open_source(source: Path, work: Path) -> Source:
 
 def _records(source: Path, splits: list[str], concepts: dict[str, str]) -> Iterator[Record]:
     for split in splits:
-        said = {row["ID"]: set(row["CUIs"].split(";")) for row in optional(source / f"{split}_concepts.csv")}
+        said = {
+            row["ID"]: set(row["CUIs"].split(";")) for row in optional(source / f"{split}_concepts.csv", ["ID", "CUIs"])
+        }
         inner = (f"{split}_images/{split}", f"{split}_images", f"{split}/{split}", split)
         folder = next((source / name for name in inner if (source / name).is_dir()), source / split)
         for row in table(source / f"{split}_captions.csv", ["ID", "Caption"]):

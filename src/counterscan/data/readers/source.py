@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import gzip
 import sys
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,10 @@ def table(path: Path, columns: Sequence[str] = (), delimiter: str = ",") -> Iter
         raise DataError(f"{path}: no such file; it is part of this layout")
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     opener: Any = open if path.is_file() else gzip.open
-    with opener(path if path.is_file() else packed, "rt", newline="", encoding="utf-8-sig") as file:
+    with (
+        readable(path if path.is_file() else packed) as file_path,
+        opener(file_path, "rt", newline="", encoding="utf-8-sig") as file,
+    ):
         reader = csv.DictReader(file, delimiter=delimiter)
         if missing := [name for name in columns if name not in (reader.fieldnames or ())]:
             raise DataError(f"{path}: has no column {', '.join(missing)}")
@@ -57,10 +62,30 @@ def table(path: Path, columns: Sequence[str] = (), delimiter: str = ",") -> Iter
             yield {name: (value or "").strip() for name, value in row.items() if name is not None}
 
 
-def optional(path: Path) -> Iterator[dict[str, str]]:
+@contextmanager
+def readable(path: Path) -> Iterator[Path]:
+    """Whatever goes wrong in reading the file becomes a ``DataError`` that names it."""
+    try:
+        yield path
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: is not UTF-8 text (byte {error.start}); save it as such, or download it again"
+        ) from None
+    except (OSError, EOFError, zlib.error, csv.Error, ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+        raise DataError(f"{path}: is not as this layout has it ({type(error).__name__}: {reason})") from None
+
+
+def words(path: Path) -> str:
+    """The text of a file."""
+    with readable(path):
+        return path.read_text(encoding="utf-8-sig")
+
+
+def optional(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
     """The rows of a CSV file or of its ``.gz``; none where there is neither."""
     if path.is_file() or path.with_name(path.name + ".gz").is_file():
-        yield from table(path)
+        yield from table(path, columns)
 
 
 def picked(row: dict[str, str], field: str) -> str:
