@@ -72,7 +72,7 @@ class Data(Strict):
     """
 
     manifest: Path
-    split: str = "train"
+    split: str | None = "train"
     captions: Captions = Captions()
     augment: Augment = Augment()
     balance: tuple[str, ...] = ()

@@ -50,7 +50,7 @@ class Corpus:
 
 def open_corpus(data: Data) -> Corpus:
     """Read the manifest. ``DataError`` names it and what is missing, every missing thing at once."""
-    records = [record for record in read(data.manifest) if data.split in ("", record.split)]
+    records = [record for record in read(data.manifest) if not data.split or data.split == record.split]
     if not records:
         raise DataError(
             f"{data.manifest}: no row has the split {data.split!r}; set data.split, or leave it empty for all"

@@ -58,6 +58,8 @@ def save_model(
     """
     out = config.output
     index = json.loads((start / "model_index.json").read_text(encoding="utf-8"))
+    if index.get("_class_name") == "KandinskyV22Pipeline":
+        index |= place_prior(index, start, out)
     if "vae" in parts and (config.compact is not None or _unscaled(backbone.vae)):
         rescale(backbone, corpus)
     fresh = dict(parts)
@@ -176,6 +178,18 @@ def save_lora(parts: dict[str, nn.Module], config: Config, out: Path) -> None:
 def place(source: Path, target: Path) -> None:
     """Copy a folder; weights, which nothing writes in place, share their disk blocks where the file system can."""
     shutil.copytree(source, target, dirs_exist_ok=True, copy_function=_link)
+
+
+def place_prior(index: dict[str, Any], decoder: Path, out: Path) -> dict[str, Any]:
+    """Copy the prior of a Kandinsky decoder beside its decoder, as one folder; returns what the index then says."""
+    from counterscan.backbones.kandinsky import _prior
+
+    beside, _ = _prior(index, decoder)
+    known = json.loads((beside / "model_index.json").read_text(encoding="utf-8"))
+    parts = {name: entry for name, entry in known.items() if (beside / name).is_dir() and isinstance(entry, list)}
+    for name in parts:
+        place(beside / name, out / f"prior_{name}")
+    return {"_class_name": "KandinskyV22CombinedPipeline"} | {f"prior_{name}": entry for name, entry in parts.items()}
 
 
 def _link(source: str, target: str) -> None:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from counterscan.diffusion import PredictionType, add_noise, training_target
-from counterscan.errors import WordsError
 from counterscan.training import objective
 from counterscan.training.config import Autoencoder, Config, Objective
 from counterscan.types import Condition
@@ -96,10 +95,7 @@ class Reconstruction(nn.Module):
 
 
 def build(backbone: Any, parts: dict[str, nn.Module], config: Config) -> nn.Module:
-    """The learner of a run. Raises ``WordsError`` where the objective does not fit the model."""
+    """The learner of a run."""
     if "vae" in parts:
         return Reconstruction(backbone, config.autoencoder, config.objective.loss)
-    wrong = objective.schedule_check(config.objective, backbone.schedule)
-    if wrong:
-        raise WordsError(wrong)
     return Denoiser(backbone, parts, config.objective)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from counterscan.diffusion import PredictionType, Schedule, column
+from counterscan.diffusion import PredictionType, column
 from counterscan.training.config import Objective
 from counterscan.types import Prediction
 
@@ -80,10 +80,3 @@ def _mix(seed: int, k: int) -> int:
 def generator_of(seed: int, k: int) -> torch.Generator:
     """The generator of sample ``k``."""
     return torch.Generator().manual_seed(_mix(seed ^ 0xA5A5A5A5, k))
-
-
-def schedule_check(objective: Objective, schedule: Schedule) -> str | None:
-    """Why the objective does not fit the schedule, or ``None``."""
-    if schedule.is_flow and (objective.min_snr or objective.prediction or objective.zero_snr):
-        return "objective: a flow-matching model has no min_snr, prediction or zero_snr; leave them out"
-    return None

@@ -37,6 +37,8 @@ def open_model(config: Config, start: Path, device: torch.device) -> Any:
 
 def change_schedule(backbone: Any, objective: Objective) -> None:
     """Make the model predict something else, or end in pure noise; what is saved says so too."""
+    if backbone.schedule.is_flow and (objective.min_snr or objective.prediction or objective.zero_snr):
+        raise WordsError("objective: a flow-matching model has no min_snr, prediction or zero_snr; leave them out")
     if objective.prediction is None and not objective.zero_snr:
         return
     config = dict(backbone.scheduler_config)
@@ -58,7 +60,7 @@ def swap_text_encoder(backbone: Any, name: str, seed: int) -> None:
     """
     from diffusers.models.embeddings import TextTimeEmbedding
 
-    if denoiser_name(backbone) != "unet" or not hasattr(backbone, "text_encoder"):
+    if backbone.family != "stable_diffusion":
         raise WordsError(f"text_encoder: only a Stable Diffusion model takes another one, not {backbone.family}")
     backbone.text_encoder, backbone.tokenizer = _open_encoder(locate(name), backbone)
     unet, width = backbone.unet, backbone.text_encoder.config.hidden_size
@@ -117,8 +119,8 @@ def choose(backbone: Any, config: Config) -> dict[str, nn.Module]:
         elif part == "token":
             parts["text_encoder"] = add_token(backbone, config.token)
         else:
-            if not hasattr(backbone, part):
-                raise WordsError(f"train: a {backbone.family} model has no {part}")
+            if part not in getattr(backbone, "components", ()) or getattr(backbone, part, None) is None:
+                raise WordsError(f"train: a {backbone.family} model has no {part} to train")
             parts[part] = getattr(backbone, part).requires_grad_(True).float()
     if config.text_encoder is not None:
         for reader in (denoiser.encoder_hid_proj, getattr(denoiser, "add_embedding", None)):
@@ -179,6 +181,8 @@ class NewWords(nn.Module):
 
 def add_token(backbone: Any, token: Token) -> nn.Module:
     """Add a word to tokenizer and text encoder; its embedding begins as that of ``token.start`` and alone learns."""
+    if backbone.family != "stable_diffusion":
+        raise WordsError(f"train: a new word is learned by a Stable Diffusion model, not by {backbone.family}")
     tokenizer, encoder = backbone.tokenizer, backbone.text_encoder
     start = tokenizer(token.start, add_special_tokens=False)["input_ids"]
     if not start:

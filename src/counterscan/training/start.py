@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from counterscan.backbones import compact, compact_pixel, locate
+from counterscan.backbones.components import read_json
 from counterscan.errors import WordsError
 from counterscan.training.config import Config
 from counterscan.training.corpus import Corpus
@@ -17,7 +18,11 @@ from counterscan.training.corpus import Corpus
 def start_folder(config: Config, corpus: Corpus) -> Path:
     """The pipeline folder that is trained from; one from nothing is built once, in the run's folder."""
     if config.model is not None:
-        return locate(config.model)
+        found = locate(config.model)
+        decoder = read_json(found / "model_index.json").get("_class_name") == "KandinskyV22Pipeline"
+        if decoder and not Path(config.model).exists():  # on the hub its prior is a model of its own
+            locate(config.model.replace("decoder", "prior"))
+        return found
     folder = config.output / "start"
     if not (folder / "model_index.json").is_file():
         draft = config.output / f".start.{os.getpid()}"

@@ -267,6 +267,7 @@ def accelerator_of(config: Config) -> Any:
     """The accelerator of this process. Raises ``WordsError`` for a precision or tracker that is not here."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedDataParallelKwargs
 
     AcceleratorState._reset_state()  # it is shared by all, and keeps the precision of the run before
     names = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
@@ -277,6 +278,8 @@ def accelerator_of(config: Config) -> Any:
             mixed_precision=names[config.precision],
             cpu=not torch.accelerator.is_available(),  # without it, processes on CPUs would not find each other
             log_with=config.tracker,
+            # some families read the last layer but one of a text encoder
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters="text_encoder" in config.train)],
             project_dir=str(config.output) if config.tracker else None,
         )
     except (ValueError, ImportError) as error:

@@ -1,0 +1,72 @@
+"""Every family is trained through the same waist, and what comes out opens here."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+from tests.backbones import tiny
+from tests.training.small import config
+
+import counterscan
+from counterscan.errors import WordsError
+from counterscan.training.trainer import train
+
+FAMILIES = {"sdxl": tiny.sdxl, "sd3": tiny.sd3, "flux": tiny.flux, "kandinsky": tiny.kandinsky}
+DENOISER = {"sdxl": "unet", "sd3": "transformer", "flux": "transformer", "kandinsky": "unet"}
+
+
+def curve(folder):
+    return [json.loads(line)["loss"] for line in (folder / "log.jsonl").open()]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_whole_denoiser_and_its_adapters_learn(tmp_path, family):
+    start, name = FAMILIES[family](tmp_path / "model"), DENOISER[family]
+    (before,) = (load_file(path) for path in (start / name).glob("*.safetensors"))
+    for part in (name, "lora"):
+        result = train(config(tmp_path, train=[part], output=str(tmp_path / part), steps=3))
+        (after,) = (load_file(path) for path in (result.folder / name).glob("*.safetensors"))
+        moved = [key for key in before if (before[key] != after[key]).any()]
+        assert before.keys() == after.keys()
+        assert 0 < len(moved) < 0.75 * len(before) if part == "lora" else len(moved) > 0.95 * len(before)
+        assert np.isfinite(curve(result.folder)).all()
+        opened = counterscan.load(result.folder)
+        assert opened.family == family and opened.card.training["trained"] == [part]
+
+
+@pytest.mark.parametrize("family", ["sdxl", "flux"])
+def test_the_first_text_encoder_learns(tmp_path, family):
+    start = FAMILIES[family](tmp_path / "model")
+    captions = {"captions": {"drop": 0}}
+    result = train(config(tmp_path, train=["text_encoder"], data=captions))
+    before, after = (load_file(folder / "text_encoder/model.safetensors") for folder in (start, result.folder))
+    assert any((before[key] != after[key]).any() for key in before)
+    assert counterscan.load(result.folder).family == family
+
+
+def test_a_decoder_is_saved_with_its_prior(tmp_path):
+    tiny.kandinsky_apart(tiny.kandinsky(tmp_path / "both"), tmp_path)
+    (decoder,) = tmp_path.glob("*decoder*")
+    result = train(config(tmp_path, model=str(decoder), train=["lora"]))
+    assert counterscan.load(result.folder).embed(["pleural effusion"]).tokens.shape[1] == 1
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "says"),
+    [
+        ("flux", {"train": ["unet"]}, "train: a flux model has no unet"),
+        ("flux", {"objective": {"min_snr": 5}}, "objective: a flow-matching model"),
+        ("sdxl", {"text_encoder": "x"}, "text_encoder: only a Stable Diffusion model"),
+        ("kandinsky", {"train": ["vae"]}, "train: a kandinsky model has no vae"),
+        ("kandinsky", {"train": ["text_encoder"]}, "train: a kandinsky model has no text_encoder"),
+        ("sdxl", {"train": ["token"], "token": {"word": "chest"}}, "train: a new word"),
+    ],
+)
+def test_what_a_family_does_not_have(tmp_path, family, changes, says):
+    FAMILIES[family](tmp_path / "model")
+    changes = {"train": [DENOISER[family]], **changes}
+    with pytest.raises(WordsError, match=says):
+        train(config(tmp_path, **changes))

@@ -1,0 +1,140 @@
+"""Each paper's config learns three steps from a small folder in the data set's real layout, and its model edits an image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.backbones import tiny as families
+from tests.data.layouts import REPORT, picture, text
+from tests.models import tiny
+
+import counterscan
+from counterscan.data.manifest import write
+from counterscan.data.readers import open_layout
+from counterscan.training.config import read
+from counterscan.training.trainer import train
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SMALL = [
+    "steps=3", "batch=2", "micro_batch=1", "precision=float32", "frozen=float32", "data.workers=1", "samples.prompts=[]",
+    "save_every=3", "data.split=", "lora.rank=2",
+]  # fmt: skip
+COMPACT = [
+    "compact.resolution=32", "compact.vae_blocks=[8, 16]", "compact.unet_blocks=[16, 32]", "compact.unet_heads=2",
+    "compact.text_hidden=16", "compact.text_layers=1", "compact.text_heads=2", "compact.unet_layers=1",
+]  # fmt: skip
+
+
+def manifest_of(layout: str, folder: Path) -> Path:
+    """A small data set in its own layout, imported."""
+    LAYOUTS[layout](folder / "set")
+    found = open_layout(layout, folder / "set", folder / "work")
+    write(folder / "manifest.parquet", found.records, found.findings, found.contrasts)
+    return folder / "manifest.parquet"
+
+
+def chexpert(top: Path) -> None:
+    labels = (
+        "No Finding,Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,Edema,Consolidation,Pneumonia,"
+        "Atelectasis,Pneumothorax,Pleural Effusion,Pleural Other,Fracture,Support Devices"
+    )
+    rows = [f"Path,Sex,Age,Frontal/Lateral,AP/PA,{labels}"]
+    for k in range(4):
+        name = f"train/patient0000{k}/study1/view1_frontal.jpg"
+        picture(top / name)
+        rows.append(f"CheXpert-v1.0-small/{name},Female,68,Frontal,AP{',' * 11}{k % 2}.0,,,{(k + 1) % 2}.0")
+    text(top / "train.csv", "\n".join(rows) + "\n")
+    text(top / "valid.csv", rows[0] + "\n")
+
+
+def mimic(top: Path) -> None:
+    folder, ids = "files/p10/p10000032", ["02aa804e-bde0afdd-112c0b34-7bc16630-4e384014"]
+    picture(top / folder / "s50414267" / f"{ids[0]}.jpg")
+    text(top / "mimic-cxr-reports" / folder / "s50414267.txt", REPORT)
+    text(
+        top / "mimic-cxr-2.0.0-metadata.csv",
+        f"dicom_id,subject_id,study_id,ViewPosition\n{ids[0]},10000032,50414267,PA\n",
+    )
+    text(top / "mimic-cxr-2.0.0-split.csv", f"dicom_id,study_id,subject_id,split\n{ids[0]},50414267,10000032,train\n")
+    text(top / "mimic-cxr-2.0.0-chexpert.csv", "subject_id,study_id,Pneumonia\n10000032,50414267,0.0\n")
+
+
+def medvqa(top: Path) -> None:
+    names = [f"cl8k2u1pm1dw70832{k:02d}" for k in range(3)]
+    for name in names:
+        picture(top / f"images/{name}.jpg", mode="RGB")
+    rows = [f"Generate an image containing a polyp.;{name}.jpg" for name in names]
+    text(top / "prompt-gt.csv", "Prompt;Filename\n" + "\n".join(rows) + "\n")
+
+
+def brats(top: Path) -> None:
+    from tests.data.test_containers import brain, lesion, volume
+
+    for i, name in enumerate(("t1", "t1ce", "t2", "flair")):
+        volume(top / f"BraTS2021_00000/BraTS2021_00000_{name}.nii.gz", brain(i))
+    volume(top / "BraTS2021_00000/BraTS2021_00000_seg.nii.gz", lesion(4), np.uint8)
+
+
+LAYOUTS = {"chexpert": chexpert, "mimic-cxr-jpg": mimic, "medvqa-gi": medvqa, "brats": brats}
+
+
+def edited(model: Path, channels: int, folder: Path, **request: object) -> None:
+    """The trained model edits one image, and leaves it what it was in size."""
+    path = picture(folder / "one.png", size=(32, 32), mode="L" if channels == 1 else "RGB")
+    result = counterscan.edit(path, model=model, **request)
+    assert result.counterfactual.pixels.shape[:2] == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        ("prism-chexpert", "chexpert"),
+        ("roentgen-mimic", "mimic-cxr-jpg"),
+        ("roentgen2-mimic", "mimic-cxr-jpg"),
+        ("chambon-nih", "chexpert"),
+        ("vald-covid", "chexpert"),
+        ("msdm-medvqa", "medvqa-gi"),
+    ],
+)
+def test_a_stable_diffusion_recipe(tmp_path, name, layout):
+    manifest = manifest_of(layout, tmp_path)
+    start = tiny(tmp_path / "start", channels=3)
+    words = [f"data.manifest={manifest}", f"model={start}", f"output={tmp_path / 'run'}"]
+    if "text_encoder:" in (CONFIGS / f"{name}.yaml").read_text():
+        encoder = families.bert("bert", families.bert_tokenizer())
+        encoder.save_pretrained(tmp_path / "encoder")
+        families.bert_tokenizer().save_pretrained(tmp_path / "encoder")
+        words.append(f"text_encoder={tmp_path / 'encoder'}")
+    result = train(read(CONFIGS / f"{name}.yaml", [*SMALL, *words]))
+    edited(result.folder, 3, tmp_path, source="chest radiograph", target="chest radiograph: pleural effusion")
+
+
+@pytest.mark.parametrize("name", ["gi-vae", "brain-t1c-vae", "msdm-medvqa-vae"])
+def test_a_recipe_from_nothing_in_two_parts(tmp_path, name):
+    words = [f"data.manifest={manifest_of('medvqa-gi', tmp_path)}", *SMALL]
+    first = read(CONFIGS / f"{name}.yaml", [*words, *COMPACT, f"output={tmp_path / 'vae'}"])
+    train(first)
+    again = [f"model={tmp_path / 'vae'}", f"output={tmp_path / 'run'}", "data.balance=[]", "text_encoder=null"]
+    result = train(read(CONFIGS / f"{name.removesuffix('-vae')}.yaml", [*words, *again]))
+    request = {"source": "a polyp", "target": "no polyps"}
+    edited(result.folder, first.compact["channels"], tmp_path, **request)
+
+
+@pytest.mark.parametrize("name", ["polyp-lora-medvqa", "flux-lora-rocov2"])
+def test_a_recipe_of_adapters(tmp_path, name):
+    family = families.flux if name.startswith("flux") else families.kandinsky
+    words = [f"data.manifest={manifest_of('medvqa-gi', tmp_path)}", f"model={family(tmp_path / 'start')}"]
+    result = train(read(CONFIGS / f"{name}.yaml", [*SMALL, *words, f"output={tmp_path / 'run'}"]))
+    request = {"source": "chest radiograph", "target": "pleural effusion"}
+    edited(result.folder, 3, tmp_path, method="flow-edit" if name.startswith("flux") else "sdedit", **request)
+
+
+def test_the_pixel_recipe(tmp_path):
+    words = [f"data.manifest={manifest_of('brats', tmp_path)}", "pixel.resolution=32", "pixel.blocks=[8, 16, 16, 16]"]
+    words += ["pixel.head_width=8", f"output={tmp_path / 'run'}"]
+    result = train(read(CONFIGS / "diff-scm-brats.yaml", [*SMALL, *words]))
+    opened = counterscan.load(result.folder)
+    assert (opened.family, opened.channels, opened.card.classes) == ("pixel", 4, ("glioma", "no glioma", ""))
+    assert opened.card.findings == ("glioma",) and opened.card.template == "brain mri"
