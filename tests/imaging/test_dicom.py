@@ -337,3 +337,22 @@ def test_a_png_of_a_dicom_shows_what_the_window_shows(tmp_path):
     picture = read(source)
     back = read(write(picture, tmp_path / "a.png", note={}))
     assert back.bits == 16 and np.abs(back.unit() - picture.unit()).max() < 1e-5
+
+
+@pytest.mark.parametrize("name", ["CT_small.dcm", "JPEG2000.dcm", "MR_small_RLE.dcm", "SC_rgb_rle_16bit.dcm"])
+def test_an_edit_opens_in_another_reader(name, tmp_path):
+    """GDCM, which shares no code with pydicom, sees the source's size and depth, and the edited values."""
+    gdcm = pytest.importorskip("gdcm")
+    picture = read(get_testdata_file(name))
+    change = np.zeros(picture.pixels.shape[:2], np.float32)
+    change[8:24, 8:24] = 0.2
+    edited = picture.with_pixels(composite(picture, change, (change > 0).astype(np.float32)))
+    assert not np.array_equal(edited.pixels, picture.pixels)
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(write(edited, tmp_path / "edited.dcm", note={})))
+    assert reader.Read()
+    image = reader.GetImage()
+    assert (image.GetDimension(1), image.GetDimension(0)) == picture.pixels.shape[:2]
+    assert image.GetPixelFormat().GetBitsStored() == picture.bits
+    content = image.GetBuffer().encode("utf-8", "surrogateescape")
+    assert content == np.ascontiguousarray(edited.pixels).tobytes()
