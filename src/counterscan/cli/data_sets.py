@@ -36,7 +36,8 @@ def import_(
     folder_for(output.parent)
     found = open_layout(layout, source, output.parent / f"{output.stem}-images")
     records = with_splits(found.records) if split else found.records
-    count = write(output, records, found.findings, found.contrasts)
+    with progress(f"importing {layout}"):
+        count = write(output, records, found.findings, found.contrasts)
     summary = {"manifest": str(output), "layout": layout, "items": count, "findings": list(found.findings)}
     emit(summary, as_json, f"{count} images in {output}")
 
@@ -110,6 +111,7 @@ def caption(
     wording = Wording(source, template, uncertain, deny, paraphrase, view, person)  # type: ignore[arg-type]
     told = Told()
     fits = encoder_of(model, offline=offline) if model else None
-    rewrite(manifest, output, lambda records: captioned(records, wording, seed=seed, fits=fits, told=told))
+    with progress(f"captioning {manifest.name}"):
+        rewrite(manifest, output, lambda records: captioned(records, wording, seed=seed, fits=fits, told=told))
     summary = {"manifest": str(output)} | {name: getattr(told, name) for name in ("rows", "empty", "shortened", "lost")}
     emit(summary, as_json, f"{told.rows} captions in {output}; {told.shortened} shortened, {told.empty} empty")
