@@ -139,9 +139,15 @@ def test_what_is_only_odd(tmp_path, rows):
     for i, turn in {1: lambda a: 255 - a, 2: np.rot90, 3: lambda a: a[::-1, ::-1]}.items():
         image = np.asarray(Image.open(tmp_path / f"images/{i}.png"))
         Image.fromarray(np.ascontiguousarray(turn(image))).save(tmp_path / f"images/{i}.png")
-    rows[6]["mask"] = ""
+    rows[7]["mask"] = rows[8]["mask"] = ""  # of these only row 8 has a finding to be masked
+    rows[8]["pneumonia"] = 0
     for i, row in enumerate(rows):
-        row |= {"cardiomegally": int(i < 12), "hernia": int(i == 0), "mass": 1, "hospital": "north"}
+        row |= {
+            "cardiomegally": int(i < 7 or i > 18),
+            "hernia": int(i == 0),
+            "hospital": "north",
+            "mass": 1 if i != 8 else "",
+        }
     rows.append(rows[8] | {"caption": "another"})  # a second caption is no repetition
     rows.append(dict(rows[9]))
     found = check(saved(tmp_path, rows))

@@ -91,7 +91,7 @@ def check(manifest: str | Path, *, images: bool = True, progress: Callable[[int,
     new = _new_images(_records(found, columns, seen), seen)
     total = sum(1 for _ in raw_rows(manifest)) if progress else 0
     for record, files in ahead(lambda record: opened(manifest, record), new) if images else ((r, None) for r in new):
-        found.unmasked += not record.mask
+        found.unmasked += not record.mask and (1 in record.findings.values() or not record.findings)
         for kind, text in files.faults if files else ():
             found.add(kind, record.row, text, record.path)
         if files and files.look:
@@ -157,7 +157,7 @@ def _new_images(records: Iterator[Record], seen: _Seen) -> Iterator[Record]:
 def _whole(found: Checked) -> None:
     """What is odd about whole columns: masks, a finding's name, and how much there is to learn from."""
     if 0 < found.unmasked < found.rows / 2:
-        found.add("no mask", 0, f"{found.unmasked} images have no mask, the others do")
+        found.add("no mask", 0, f"{found.unmasked} images with a finding have no mask, others do")
     if not found.rows or (set(found.splits) - {""} and not found.splits["train"]):
         found.add("nothing to train on", 0, "no row is in the split 'train'" if found.rows else "no rows")
     known = [finding.name for finding in VOCABULARY]
