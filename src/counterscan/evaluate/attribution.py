@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +21,7 @@ from counterscan.evaluate.localise import MEASURES, Located, pooled, scores
 from counterscan.evaluate.mapping import REMOVAL, Mapper
 from counterscan.evaluate.sources import identity
 from counterscan.evaluate.truths import Question, questions, read_boxes
+from counterscan.imaging.files import replacing
 from counterscan.metrics.intervals import interval, paired
 
 GROUP = 4  # images edited together, and lost by a kill at most
@@ -46,9 +48,9 @@ def attribution(
     """Map ``finding`` in the images of a manifest and compare with its masks or with ``boxes``. Writes ``report.html``.
 
     The maps: the removal's, the attention of the finding's words, Grad-CAM and integrated gradients of ``judge``, and a prior
-    on the centre. Images of the split ``validation`` choose thresholds (of Dice, and of presence at a false-positive
-    ``rate``), those of ``test`` are scored. ``limit`` takes the first images of each kind and split. ``calibration.json`` is
-    what :func:`counterscan.attribute` takes. Goes on where it was killed.
+    on the centre; ``images.jsonl`` has their scores image by image. The split ``validation`` chooses thresholds (of Dice, and
+    of presence at a false-positive ``rate``), ``test`` is scored. ``limit`` takes the first images of each kind and split.
+    ``calibration.json`` is what :func:`counterscan.attribute` takes. Goes on where it was killed.
 
     Raises:
         WordsError: the model does not know the finding, or the rate is none.
@@ -70,12 +72,6 @@ def attribution(
     if not any(row.get("located") and row["split"] == test for row in table):
         raise DataError(f"{manifest}: no image of the split {test!r} says where {finding} is; give masks or boxes")
     lines, images = _lines(table, asked, mapper, work, (validation, test), rate)
-    peaks = [row["peaks"][REMOVAL] for row in _negatives(table, validation)]
-    methods_used = tuple(dict.fromkeys(row["methods"] for row in table if "methods" in row))
-    if peaks:
-        Calibration(finding, tuple(peaks), mapper.backbone.fingerprint, methods_used, repeats).save(
-            folder / "calibration.json"
-        )
     summary = rows.plain(
         {
             "finding": finding,
@@ -89,8 +85,20 @@ def attribution(
             "failed": [row["error"] for row in table if "error" in row],
         }
     )
+    _keep(images, [row["peaks"][REMOVAL] for row in _negatives(table, validation)], mapper, folder)
     write_attribution_page(summary, images, work, folder / "report.html")
     return summary
+
+
+def _keep(images: dict[str, list[rows.Row]], peaks: Sequence[float], mapper: Mapper, folder: Path) -> None:
+    """Write the scores of every image, and the calibration where there is one."""
+    with replacing(folder / "images.jsonl") as draft:
+        scored = ({"map": name} | row for name, some in images.items() for row in some)
+        draft.write_text("".join(json.dumps(rows.plain(row)) + "\n" for row in scored), encoding="utf-8")
+    if peaks:
+        used = tuple(method or mapper.backbone.card.default_method for method in mapper.methods)
+        told = Calibration(mapper.finding, tuple(peaks), mapper.backbone.fingerprint, used, mapper.repeats)
+        told.save(folder / "calibration.json")
 
 
 def _mapper(
@@ -115,7 +123,6 @@ def _mapper(
 def _map(some: Sequence[Question], mapper: Mapper, work: Path) -> list[rows.Row]:
     """Make and keep the maps of a few images; a row each."""
     from counterscan.imaging import read
-    from counterscan.imaging.files import replacing
 
     pictures: dict[int, Any] = {}
     out: list[rows.Row] = []

@@ -43,12 +43,12 @@ class Question:
 
 
 def questions(
-    manifest: Path, finding: str, splits: tuple[str, ...], boxes: dict[str, tuple[Box, ...]], limit: int | None
+    manifest: Path, finding: str, splits: tuple[str, str], boxes: dict[str, tuple[Box, ...]], limit: int | None
 ) -> Iterator[Question]:
-    """The images of the splits whose label for ``finding`` is known, at most ``limit`` of each kind and split.
+    """The images of validation and test split whose label for ``finding`` is known, at most ``limit`` of each kind and split.
 
-    Where the manifest has no such label, an image with a mask has the finding. With boxes, the images of a split that has any
-    are those with a box and those without the finding: the boxes do not cover every image that has it.
+    An image with a box has the finding whatever its label; where the manifest has no such label, one with a mask has it.
+    Validation images with the finding at an unknown place choose nothing and are left out.
     """
     for split in splits:
         left: dict[tuple[bool, bool], float] = {}
@@ -61,6 +61,8 @@ def questions(
                 continue
             question = Question(item, split, bool(label), at)
             kind = question.present, question.located
+            if split == splits[0] and kind == (True, False):
+                continue
             left[kind] = left.get(kind, float("inf") if limit is None else limit) - 1
             if left[kind] >= 0:
                 yield question
