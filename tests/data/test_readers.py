@@ -43,6 +43,22 @@ def test_chexpert(tmp_path):
     assert valid.split == "val" and len(said(valid)) == 13
 
 
+def test_chexpert_in_parts(tmp_path):
+    top, name = tmp_path / "chexpertchestxrays-u20210408", "patient00001/study1/view1_frontal.jpg"
+    first = top / "CheXpert-v1.0 batch 1 (validate & csv)"
+    picture(top / "CheXpert-v1.0 batch 2 (train 1)" / name)
+    picture(top / "CheXpert-v1.0 batch 3 (train 2)" / name.replace("00001", "30001"))
+    picture(first / "valid" / name.replace("00001", "64541"))
+    train = [f"CheXpert-v1.0/train/{n},Male,50,Frontal,PA" + "," * 14 for n in (name, name.replace("00001", "30001"))]
+    text(first / "train.csv", CHEXPERT + "\n".join(train))
+    text(
+        first / "valid.csv",
+        CHEXPERT + f"CheXpert-v1.0/valid/{name.replace('00001', '64541')},Male,50,Frontal,PA" + "," * 14,
+    )
+    rows = imported("chexpert", top, tmp_path)
+    assert [row.patient for row in rows] == ["patient00001", "patient30001", "patient64541"]
+
+
 def test_chexpert_with_foreign_paths(tmp_path):
     text(
         tmp_path / "train.csv",

@@ -1,7 +1,12 @@
-"""CheXpert: ``train.csv`` and ``valid.csv`` over ``train/patient00001/study1/view1_frontal.jpg`` (Irvin et al., AAAI 2019)."""
+"""CheXpert: ``train.csv`` and ``valid.csv`` over ``train/patient00001/study1/view1_frontal.jpg`` (Irvin et al., AAAI 2019).
+
+The full size comes in parts, ``CheXpert-v1.0 batch 1 (validate & csv)`` with the tables and three more that hold the patients of
+``train``: name the folder around them.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -29,25 +34,30 @@ SPLITS = {"train.csv": "train", "valid.csv": "val", "test.csv": "test", "test_la
 
 def open_source(source: Path, work: Path) -> Source:
     """Blank labels are unknown, -1 uncertain. The paths in the tables begin with the release's own folder name."""
-    tables = [source / name for name in SPLITS if (source / name).is_file()]
-    if not tables:
+    batches = sorted(path for path in source.glob("CheXpert-v1.0 batch *") if path.is_dir())
+    top = next((folder for folder in (source, *batches) if any((folder / name).is_file() for name in SPLITS)), None)
+    if top is None:
         raise DataError(f"{source}: has neither train.csv nor valid.csv")
-    return Source(tuple(LABELS.values()), _records(source, tables))
+    apart = {name: batch for batch in batches for name in os.listdir(batch) if name.startswith("patient")}
+    return Source(tuple(LABELS.values()), _records(top, apart))
 
 
-def _records(source: Path, tables: list[Path]) -> Iterator[Record]:
+def _records(top: Path, apart: dict[str, Path]) -> Iterator[Record]:
+    """``apart`` has the folder of each patient who does not lie in ``train``."""
     strange = []
-    for path in tables:
+    for path in (top / name for name in SPLITS if (top / name).is_file()):
         for line, row in enumerate(table(path, ["Path"]), 1):
             parts = PurePosixPath(row["Path"]).parts
             first = next((i for i, part in enumerate(parts) if part.startswith("patient")), None)
             if first is None:
                 strange.append(f"{path.name} row {line}, Path: {row['Path']!r}")
                 continue
+            inside, patient = parts[max(first - 1, 0) :], parts[first]
+            image = apart[patient].joinpath(*parts[first:]) if patient in apart else top.joinpath(*inside)
             view = row.get("AP/PA") or ("lateral" if row.get("Frontal/Lateral") == "Lateral" else "")
             yield Record(
-                str(source.joinpath(*parts[max(first - 1, 0) :])),
-                patient=parts[first],
+                str(image),
+                patient=patient,
                 split=SPLITS[path.name],
                 view=view,
                 age=number(row.get("Age", "")),
@@ -56,4 +66,4 @@ def _records(source: Path, tables: list[Path]) -> Iterator[Record]:
             )
     if strange:
         more = f" and {len(strange) - 20} more" if len(strange) > 20 else ""
-        raise DataError(f"{source}: no patient's folder in {'; '.join(strange[:20])}{more}; is this CheXpert?")
+        raise DataError(f"{top}: no patient's folder in {'; '.join(strange[:20])}{more}; is this CheXpert?")

@@ -43,10 +43,11 @@ def _records(source: Path, splits: list[str], concepts: dict[str, str]) -> Itera
         }
         inner = (f"{split}_images/{split}", f"{split}_images", f"{split}/{split}", split)
         folder = next((source / name for name in inner if (source / name).is_dir()), source / split)
+        ending = next((e for e in (".jpg", ".png") if any(folder.glob(f"*{e}"))), ".jpg")  # some copies are PNG
         for row in table(source / f"{split}_captions.csv", ["ID", "Caption"]):
             here = {concepts[cui] for cui in said.get(row["ID"], set()) & concepts.keys()}
             yield Record(
-                str(folder / f"{row['ID']}.jpg"),
+                str(folder / f"{row['ID']}{ending}"),
                 caption=" ".join(row["Caption"].split()),
                 split=SPLITS[split],
                 findings={name: 1 if name in here else None for name in concepts.values()},
