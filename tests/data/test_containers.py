@@ -232,3 +232,10 @@ def test_hugging_face_repository(tmp_path):
     ]  # fmt: skip
     for i in (0, 1):
         assert resolve(tmp_path / "out.parquet", rows[i].path).read_bytes() == (tmp_path / f"src/{i}.jpg").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "/etc", "a\nb", ""])
+def test_hugging_face_names_stay_in_their_folder(tmp_path, name):
+    text(tmp_path / "dataset_dict.json", json.dumps({"splits": [name]}))
+    with pytest.raises(DataError, match="which is no name of a file or split"):
+        open_layout("huggingface", tmp_path, tmp_path / "work")

@@ -47,7 +47,7 @@ def _tables(source: Path) -> list[tuple[str, Path]]:
     named = source / "dataset_dict.json"
     if named.is_file():
         with readable(named):
-            splits = list(json.loads(words(named))["splits"])
+            splits = [_plain(name, named) for name in json.loads(words(named))["splits"]]
         return [(name, path) for name in splits for path in _saved(source / name)]
     if (source / "state.json").is_file():
         return [("", path) for path in _saved(source)]
@@ -56,8 +56,16 @@ def _tables(source: Path) -> list[tuple[str, Path]]:
 
 
 def _saved(folder: Path) -> list[Path]:
-    with readable(folder / "state.json"):
-        return [folder / file["filename"] for file in json.loads(words(folder / "state.json"))["_data_files"]]
+    state = folder / "state.json"
+    with readable(state):
+        return [folder / _plain(file["filename"], state) for file in json.loads(words(state))["_data_files"]]
+
+
+def _plain(name: str, where: Path) -> str:
+    """A name that leads out of its folder is nobody's data set."""
+    if not name or not name.isprintable() or Path(name).name != name:
+        raise DataError(f"{where}: names {name!r}, which is no name of a file or split")
+    return name
 
 
 def _features(path: Path) -> dict[str, dict[str, Any]]:
