@@ -52,10 +52,27 @@ def test_descriptors_and_details_are_standardised(images):
     np.testing.assert_allclose(descriptor(0.5 * images[0] + 0.2), descriptor(images[0]), atol=1e-5)
 
 
-def test_the_threshold_flags_no_more_than_the_rate():
-    held_out = np.random.default_rng(0).normal(size=1000)
-    assert (held_out > copy_threshold(held_out, 0.01)).mean() == 0.01
-    assert copy_threshold(held_out[:50], 0.01) == held_out[:50].max()  # too few to allow one
+def test_the_threshold_holds_its_rate_with_confidence():
+    rng, kept = np.random.default_rng(0), []
+    for _ in range(300):
+        limit = copy_threshold(rng.normal(0.6, 0.05, 60), 0.01)
+        kept.append((rng.normal(0.6, 0.05, 5000) > limit).mean() <= 0.01)
+    assert np.mean(kept) == pytest.approx(0.95, abs=0.03)
+
+
+def test_the_threshold_is_natrellas_and_never_under_what_was_seen():
+    held_out = np.random.default_rng(0).normal(size=30)
+    table = 3.064  # one-sided, 95 % confidence, 99 % of the population, n = 30
+    assert copy_threshold(held_out) == pytest.approx(held_out.mean() + table * held_out.std(ddof=1), abs=2e-3)
+    assert copy_threshold([0.0] * 500 + [9.0] * 10, 0.01) == 9.0
+    assert copy_threshold(np.arange(1000.0), 0.5) >= 499
+
+
+def test_a_patient_with_many_images_counts_once():
+    one_each = copy_threshold([0.5, 0.6, 0.7], 0.05)
+    assert copy_threshold([0.5] * 40 + [0.6, 0.7], 0.05, ["a"] * 40 + ["b", "c"]) == pytest.approx(one_each)
+    with pytest.raises(ValueError, match="two held-out patients"):
+        copy_threshold([0.5, 0.6], 0.01, ["a", "a"])
 
 
 def test_membership_is_the_area_under_the_curve():

@@ -41,9 +41,10 @@ def privacy(
     """Look for training images among generated ones. Writes ``report.html``; goes on where it was killed.
 
     Candidates are the nearest training images by pixels, by pixels of the mirror image and by features of ``space``; each is
-    laid over the image (:func:`counterscan.metrics.copies.correlate`). A copy is what is more alike than all but a share
-    ``rate`` of held-out real images, none of which is one, are to their nearest training image. Without ``held_out``,
-    ``train`` is a manifest whose splits train and test are the two. With ``model``, a membership test compares its losses.
+    laid over the image (:func:`counterscan.metrics.copies.correlate`). A copy is what is more alike than at most a share
+    ``rate`` of honest images are, judged by held-out real ones (:func:`counterscan.metrics.copies.copy_threshold`). Without
+    ``held_out``, ``train`` is a manifest whose splits train and test are the two. With ``model``, a membership test compares
+    its losses.
 
     Raises:
         WordsError: a rate outside (0, 1), or nothing held out.
@@ -60,8 +61,8 @@ def privacy(
     }
     opened, work = open_space(space, offline=offline), folder / "work"
     found = {name: _both(source, opened, work, progress) for name, source in kinds.items()}
-    if len(found["held_out"][0].values) < 2:
-        raise DataError("a copy rate needs at least 2 held-out images, and 100 for a rate of 1 %")
+    if len(set(found["held_out"][0].patients)) < 2:
+        raise DataError("a copy rate needs held-out images of at least 2 patients, of 100 for a rate of 1 %")
     gallery = Gallery(*found["train"], _paths(found["train"][0].index))
     twins = {}
     for name in ("held_out", "generated"):
@@ -89,19 +90,20 @@ def _paths(index: Path) -> list[Path]:
 
 
 def _summary(twins: dict[str, list[rows.Row]], found: dict[str, Any], rate: float, space: str) -> dict[str, Any]:
-    honest = np.array([row["similarity"] for row in twins["held_out"]])
-    threshold = copy_threshold(honest, rate)
-    near = -copy_threshold(-np.array([row["distance"] for row in twins["held_out"]]), rate)
+    honest = twins["held_out"]
+    strangers = [row["patient"] for row in honest]
+    threshold = copy_threshold([row["similarity"] for row in honest], rate, strangers)
+    near = float(np.quantile([row["distance"] for row in honest], rate))
     made = twins["generated"]
     copied = [float(row["similarity"] > threshold) for row in made]
     close = [float(row["distance"] < near) for row in made]
     owners = [row["patient"] for row in made]
     flagged = sorted((row for row in made if row["similarity"] > threshold), key=lambda row: -row["similarity"])
     warnings = []
-    if len(honest) < 1 / rate:
+    if len(set(strangers)) < 1 / rate:
         warnings.append(
-            f"{len(honest)} held-out images: the threshold is the largest of them, and a rate of {rate:g} cannot be checked "
-            f"with fewer than {int(np.ceil(1 / rate))}"
+            f"{len(set(strangers))} held-out patients: a rate of {rate:g} is extrapolated, it can be seen with "
+            f"{int(np.ceil(1 / rate))} or more"
         )
     return {
         "images": {name: len(both[0].values) for name, both in found.items()},

@@ -6,11 +6,12 @@ grey float (H, W) in [0, 1].
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Image = NDArray[np.floating[Any]]
 SIDE = 128  # pixels a side at which two images are laid over each other
@@ -71,15 +72,34 @@ def aligned_correlation(image: Image, other: Image) -> float:
     return correlate(views(image), views(other))
 
 
-def copy_threshold(held_out: NDArray[np.floating[Any]], rate: float = 0.01) -> float:
-    """The similarity above which at most a share ``rate`` of held-out real images lie, each scored against the training images.
+def copy_threshold(
+    held_out: ArrayLike, rate: float = 0.01, patients: Sequence[Hashable] | None = None, confidence: float = 0.95
+) -> float:
+    """The similarity above which at most a share ``rate`` of honest images lie, from held-out real ones (N,), none a copy.
 
-    No held-out image is a copy, so this is the rate at which honest images are flagged. With fewer than ``1 / rate`` of
-    them it is the largest of all, and the rate is known no better than one in their number.
+    Each was scored against the training images. Images of one patient are alike, so every patient counts once, and there are
+    never enough to see so rare a tail: this is the larger of the quantile that was seen and the one-sided normal tolerance
+    limit, which holds ``rate`` with ``confidence`` (Natrella 1963). Copies are far above both.
+
+    Raises:
+        ValueError: fewer than two patients, or a rate that is none.
     """
-    ordered = np.sort(np.asarray(held_out, np.float64))
-    allowed = int(np.floor(rate * len(ordered)))
-    return float(ordered[len(ordered) - 1 - allowed])
+    from scipy.stats import nct, norm
+
+    values = np.asarray(held_out, np.float64)
+    names = list(range(len(values))) if patients is None else list(patients)
+    places = {name: k for k, name in enumerate(dict.fromkeys(names))}
+    n = len(places)
+    if n < 2 or not 0 < rate < 1:
+        raise ValueError(f"a threshold needs two held-out patients and a rate between 0 and 1, got {n} and {rate}")
+    owner = np.array([places[name] for name in names])
+    weights = 1 / np.bincount(owner)[owner] / n
+    order = np.argsort(values)
+    seen = values[order][np.searchsorted(weights[order].cumsum(), 1 - rate - 1e-9)]
+    mean = float(weights @ values)
+    deviation = float(np.sqrt(weights @ (values - mean) ** 2 * n / (n - 1)))
+    reach = float(nct.ppf(confidence, n - 1, norm.ppf(1 - rate) * np.sqrt(n)) / np.sqrt(n))
+    return max(float(seen), mean + reach * deviation)
 
 
 def _near(correlations: NDArray[np.floating[Any]], reach: int) -> NDArray[np.floating[Any]]:
