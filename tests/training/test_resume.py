@@ -19,7 +19,8 @@ from tests.training.small import config, config_file
 
 from counterscan.errors import DataError, WordsError, WorkError
 from counterscan.training import state
-from counterscan.training.trainer import Session, train
+from counterscan.training.session import Session
+from counterscan.training.trainer import train
 
 ROOT = Path(__file__).parents[2]
 RICH = {
@@ -53,7 +54,9 @@ def curve(folder: Path) -> list[str]:
 
 
 def equal_weights(one: Path, other: Path) -> bool:
-    files = sorted(p.relative_to(one) for part in ("unet", "text_encoder") for p in (one / part).glob("*.safetensors"))
+    files = sorted(
+        p.relative_to(one) for part in ("unet", "text_encoder", "vae") for p in (one / part).glob("*.safetensors")
+    )
     assert files
     pairs = [(load_file(one / f), load_file(other / f)) for f in files]
     return all(torch.equal(a[name], b[name]) for a, b in pairs for name in a)
@@ -76,12 +79,23 @@ def test_kill_9_twice_and_the_run_ends_as_an_undisturbed_one(tmp_path):
     assert equal_weights(tmp_path / "run", tmp_path / "whole")
 
 
+TOKEN = {"token": {"word": "<new>", "start": "effusion"}, "data": {"captions": {"text": "chest radiograph: <new>"}}}
+
+
+@pytest.mark.parametrize("changes", [{"train": ["lora"]}, {"train": ["vae"]}, {"train": ["token"], **TOKEN}], ids=str)
+def test_whatever_learns_goes_on(tmp_path, changes):
+    train(config(tmp_path, steps=2, **changes))
+    assert train(config(tmp_path, steps=4, **changes)).resumed_from == 2
+    train(config(tmp_path, steps=4, output=str(tmp_path / "whole"), **changes))
+    assert curve(tmp_path / "run") == curve(tmp_path / "whole") and equal_weights(tmp_path / "run", tmp_path / "whole")
+
+
 def test_more_steps_go_on_where_the_run_ended(tmp_path):
     train(config(tmp_path, steps=2))
     longer = train(config(tmp_path, steps=5))
     assert (longer.resumed_from, longer.steps) == (2, 5)
-    train(config(tmp_path, steps=5, output=str(tmp_path / "whole")))
-    assert curve(tmp_path / "run") == curve(tmp_path / "whole")
+    with pytest.raises(WordsError, match="is the model that is started from"):
+        train(config(tmp_path, model=str(tmp_path / "run"), steps=5))
     again = train(config(tmp_path, steps=5))
     assert again.resumed_from == 5 and math.isfinite(again.loss)
     with pytest.raises(WordsError, match="has 5 steps behind it"):

@@ -86,6 +86,25 @@ def test_kept_latents_train_as_images_do(tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-3) and losses[0] != losses[1]
 
 
+def test_kept_prompts_train_as_encoded_ones_do(tmp_path):
+    flips = {"augment": {"flip": "words"}}
+    losses = [
+        train(config(tmp_path, output=str(tmp_path / str(kept)), data={"cache_text": kept, **flips})).loss
+        for kept in (True, False)
+    ]
+    assert losses[0] == losses[1]
+    assert list((tmp_path / "True/text").rglob("*.safetensors")) and not (tmp_path / "False/text").exists()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"train": ["text_encoder"]}, {"data": {"captions": {"source": "findings"}}}], ids=str
+)
+def test_prompts_that_cannot_be_kept(tmp_path, changes):
+    data = {"cache_text": True, **changes.get("data", {})}
+    with pytest.raises(WordsError, match=r"data.cache_text: .*leave it out"):
+        train(config(tmp_path, **{**changes, "data": data}))
+
+
 def test_a_file_of_several_rows_is_encoded_once(tmp_path):
     asked = config(tmp_path)
     text = asked.data.manifest.read_text().splitlines()

@@ -11,7 +11,8 @@ import time
 
 from counterscan.errors import CounterscanError
 from counterscan.training.config import read
-from counterscan.training.trainer import Progress, train
+from counterscan.training.session import Progress
+from counterscan.training.trainer import train
 
 EVERY = 10.0  # seconds between two lines
 

@@ -68,7 +68,8 @@ class Data(Strict):
     """What is read: the rows of ``manifest`` whose split is ``split`` (empty: all).
 
     ``balance`` names finding columns: rows with and without each are drawn equally often. ``cache`` keeps the latents of
-    a frozen autoencoder on disk; by default wherever that is right. ``workers`` threads read images.
+    a frozen autoencoder on disk; by default wherever that is right. ``cache_text`` keeps what prompts become, too.
+    ``workers`` threads read images.
     """
 
     manifest: Path
@@ -77,6 +78,7 @@ class Data(Strict):
     augment: Augment = Augment()
     balance: tuple[str, ...] = ()
     cache: bool | None = None
+    cache_text: bool = False
     workers: int = Field(default=2, ge=1, le=64)
 
 

@@ -151,6 +151,20 @@ def words_of(corpus: Corpus, i: int, settings: Captions, rng: np.random.Generato
     return caption(corpus.rows[i], rng, chances)
 
 
+def wordings(corpus: Corpus, data: Data) -> list[str]:
+    """Every prompt that a run can ask for. Raises ``WordsError`` where captions are drawn from findings, without number."""
+    settings, texts = data.captions, list(corpus.captions)
+    if settings.text is not None:
+        texts = [settings.text]
+    elif settings.source == "findings" or not all(texts):
+        raise WordsError("data.cache_text: captions drawn from findings are without number; leave it out")
+    parts = [
+        part.strip() for text in texts for part in (text.split(settings.separator) if settings.separator else [text])
+    ]
+    swapped = map(swap_sides, parts) if data.augment.flip == "words" else ()
+    return list(dict.fromkeys(["", *parts, *swapped]))
+
+
 def swap_sides(text: str) -> str:
     """Left and right exchanged: what a caption has to say of the mirrored image.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,8 @@ class Denoiser(nn.Module):
         super().__init__()
         self.parts = nn.ModuleDict(parts)
         self.settings, self.backbone = settings, backbone
+        learns = any(name.startswith("text_encoder") for name in parts)
+        self.ask: Callable[[Sequence[str]], Condition] = backbone._condition if learns else backbone.embed
         self.kind: PredictionType = getattr(
             backbone, "prediction_type", "velocity" if backbone.schedule.is_flow else "epsilon"
         )
@@ -55,11 +57,8 @@ class Denoiser(nn.Module):
         return error * objective.weights(self.kind, signal, level, self.settings.min_snr)
 
     def condition(self, captions: Sequence[str]) -> Condition:
-        """What the captions become; with gradients where the text encoder learns."""
-        learns = any(name.startswith("text_encoder") for name in self.parts)
-        ask = self.backbone._condition if learns else self.backbone.embed
-        condition: Condition = ask(captions)
-        return condition
+        """What the captions become; with gradients where the text encoder learns. ``ask`` may be a store of them."""
+        return self.ask(captions)
 
 
 class Reconstruction(nn.Module):

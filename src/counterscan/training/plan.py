@@ -16,8 +16,9 @@ from torch import nn
 from counterscan.training import loader
 from counterscan.training.config import Config
 from counterscan.training.learner import Batch
+from counterscan.training.session import Session, span
 from counterscan.training.state import KEPT
-from counterscan.training.trainer import Session, span
+from counterscan.training.trainer import quietly_cut
 
 MEASURED = 3  # steps, after one that is not counted
 
@@ -67,7 +68,8 @@ def plan(config: Config) -> Plan:
     with tempfile.TemporaryDirectory() as folder:
         trial = config.model_copy(update={"output": Path(folder), "batch": config.micro_batch, "tracker": None})
         session = Session(trial)
-        encoding, stepping = measure(session)
+        with quietly_cut(session):
+            encoding, stepping = measure(session)
         parts = components(session.backbone)
         counts = {name: [sum(p.numel() for p in m.parameters() if p.requires_grad is w) for w in (True, False)]
                   for name, m in parts.items()}  # fmt: skip

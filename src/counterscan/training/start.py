@@ -19,6 +19,8 @@ def start_folder(config: Config, corpus: Corpus) -> Path:
     """The pipeline folder that is trained from; one from nothing is built once, in the run's folder."""
     if config.model is not None:
         found = locate(config.model)
+        if found.resolve() == config.output.resolve():
+            raise WordsError(f"output: {config.output} is the model that is started from; name another folder")
         decoder = read_json(found / "model_index.json").get("_class_name") == "KandinskyV22Pipeline"
         if decoder and not Path(config.model).exists():  # on the hub its prior is a model of its own
             locate(config.model.replace("decoder", "prior"))
