@@ -34,6 +34,8 @@ from counterscan.generation import sample
 from counterscan.imaging import from_array, read, write
 from counterscan.language import resolve
 from counterscan.language.phrase import prompt
+from counterscan.metrics.axioms import composition, reversibility
+from counterscan.metrics.intervals import interval, paired
 from counterscan.result import Counterfactual
 from counterscan.scale import batch
 
@@ -49,6 +51,7 @@ CREDIT = (
     "2017. Counterfactual and generated images are synthetic. Not for diagnosis."
 )
 PER_PROMPT, STEPS = 4, 30
+AXIOMS = 16  # images of the axioms
 ENOUGH = 5  # boxes of a finding, for its false alarms to be worth the time
 
 
@@ -131,6 +134,42 @@ def tile(view: np.ndarray, side: int = 192) -> np.ndarray:
     return out
 
 
+def axioms(run: Run, records: Sequence[manifests.Record], backbone: Any) -> dict[str, list[list[float]]]:
+    """Distances, image by image, after 1, 2, 3 null edits, and after removing devices and adding them again, once and twice."""
+    path = run.work / "axioms.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    chosen = [r for r in records if r.findings.get("support devices") == 1][: min(AXIOMS, run.most or AXIOMS)]
+    pictures = [read(manifests.resolve(run.manifest, record.path)) for record in chosen]
+    source = resolve(remove=("support devices",), add=(), card=backbone.card).source
+    null = {"source": source, "target": source}
+    kinds = {
+        "composition": [[null]] * 3,
+        "reversibility": [[{"remove": "support devices"}, {"add": "support devices"}]] * 2,
+    }
+    told: dict[str, list[list[float]]] = {}
+    for name, rounds in kinds.items():
+        now, stages = list(pictures), []
+        for words in rounds:
+            for asked in words:
+                now = [result.counterfactual for result in counterscan.edit(now, **asked, model=backbone)]
+            stages.append([picture.unit() for picture in now])
+        measure = {"composition": composition, "reversibility": reversibility}[name]
+        told[name] = [measure(p.unit(), [stage[i] for stage in stages]) for i, p in enumerate(pictures)]
+    path.write_text(json.dumps(told | {"patients": [record.patient for record in chosen]}))
+    return json.loads(path.read_text())
+
+
+def told_axioms(told: dict[str, Any]) -> str:
+    """The section of the axioms."""
+    lines = []
+    for name, words in (("composition", "null edits"), ("reversibility", "devices removed and added again")):
+        for k in range(len(told[name][0])):
+            values = [row[k] for row in told[name]]
+            lines.append((name, f"{k + 1} x {words}", len(values), interval(values, told["patients"])))
+    return table(("axiom", "after", "n", "mean absolute distance to the original"), lines)
+
+
 def label_of(judge: str, finding: str) -> int:
     """The judge's output that tells of a finding."""
     from counterscan.evaluate.edits import column_of
@@ -181,10 +220,9 @@ def generated(run: Run, records: Sequence[manifests.Record], backbone: Any) -> P
     manifest = run.work / "generated.csv"
     with manifest.open("w", newline="") as file:
         csv.writer(file).writerows(lines)
-    shown = [
-        np.concatenate([tile(read(row[0]).unit()) for row in lines[1 + 4 * k : 5 + 4 * k]], axis=1) for k in range(4)
-    ]
-    Image.fromarray(np.concatenate([s for s in shown if s.size])).save(run.figures / "nih-samples.jpg", quality=88)
+    shown = [tile(read(row[0]).unit()) for row in lines[1 : 1 + 4 * PER_PROMPT]]
+    whole = [np.concatenate(shown[k : k + PER_PROMPT], axis=1) for k in range(0, len(shown), PER_PROMPT)]
+    Image.fromarray(np.concatenate(whole)).save(run.figures / "nih-samples.jpg", quality=88)
     return manifest
 
 
@@ -240,8 +278,6 @@ def told_edits(parts: Sequence[dict[str, Any]]) -> str:
 
 def told_maps(parts: Sequence[dict[str, Any]]) -> str:
     """The section of the maps: every finding, and all boxes together."""
-    from counterscan.metrics.intervals import interval, paired
-
     names = list(dict.fromkeys(row["map"] for part in parts for row in part["images"]))
     lines, pools = [], {}
     for name in names:
@@ -292,7 +328,7 @@ def told_samples(told: dict[str, Any], figures: str) -> str:
     if told["diversity"]:
         lines.append((told["diversity"]["measure"], told["diversity"], ""))
     notes = "".join(f"- {warning}\n" for warning in told["warnings"])
-    shown = f"Four prompts, four samples each:\n\n![]({figures}/nih-samples.jpg)\n"
+    shown = f"A row a prompt, four samples each:\n\n![]({figures}/nih-samples.jpg)\n"
     return f"{table(('score', 'value', 'with'), lines)}\n{notes}\n{shown}"
 
 
@@ -329,6 +365,11 @@ model, so it can share its mistakes; there are few patients.
 what it gains is no effect.
 
 {parts["edits"]}
+## Axioms
+
+How far an image is from the original after edits that should return it (0 is perfect; intensities from 0 to 1).
+
+{parts["axioms"]}
 ## Maps against radiologists' boxes
 
 The finding is removed; where the image changes is the map. Centre is a prior that sees no image: a map that is not above it
@@ -365,6 +406,7 @@ def main() -> None:
     backbone = counterscan.load(run.model, offline=True)
     records = prepare(run)
     parts = {"edits": told_edits(edited(run, records, backbone)), "maps": told_maps(mapped(run, backbone))}
+    parts["axioms"] = told_axioms(axioms(run, records, backbone))
     made = generated(run, records, backbone)
     like = fidelity(run.manifest, made, run.work / "fidelity", spaces=(run.judge,), split="test")
     parts["samples"] = told_samples(like, run.figures.name)
