@@ -82,6 +82,19 @@ def can(name: str, model: Any) -> bool:
     return {"flow-edit": model.schedule.is_flow, "prompt-to-prompt": hasattr(model, "controlled")}.get(name, True)
 
 
+def check_openvino(folder: Path, prompts: list[str]) -> None:
+    """The same answers from OpenVINO, for any number of rows: nothing is frozen when the network is traced."""
+    pytest.importorskip("openvino")
+    from counterscan.scale.openvino import OpenVino
+
+    plain, compiled = load(folder), OpenVino(load(folder))
+    for rows in (2, 1, 3):
+        z, condition = latents(plain, rows), plain.embed(prompts)[[i % 2 for i in range(rows)]]
+        with torch.no_grad():
+            wanted, got = (model.predict(z, 500, condition).noise for model in (plain, compiled))
+        torch.testing.assert_close(got, wanted, atol=1e-3, rtol=1e-3)
+
+
 def check_half_precision(folder: Path, prompt: str) -> None:
     """bfloat16 is close to float32, and everything that leaves the waist is float32."""
     full, half = load(folder), load(folder, dtype=torch.bfloat16)

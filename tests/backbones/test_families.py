@@ -63,6 +63,11 @@ def test_generates(model: Any) -> None:
     promises.check_generation(model, "small pacemaker")
 
 
+@pytest.mark.parametrize("name", ["sdxl", "flux"])  # those that build inputs of their own for every row
+def test_openvino_answers_the_same(name: str, folders: dict[str, Path]) -> None:
+    promises.check_openvino(folders[name], SAID)
+
+
 def test_bfloat16_is_close(folder: Path) -> None:
     promises.check_half_precision(folder, SAID[0])
 
@@ -183,3 +188,15 @@ def test_flux_shifts_its_levels_by_the_size_of_the_image(folders: dict[str, Path
     scheduler.set_timesteps(sigmas=[1.0, 0.5], mu=calculate_shift(64))
     levels = model.schedule.coefficients(model.schedule.timesteps(2))[1]
     torch.testing.assert_close(levels, scheduler.sigmas[:2], atol=1e-4, rtol=0)
+
+
+def test_every_family_has_its_row_in_the_docs() -> None:
+    import re
+
+    from counterscan.backbones import FAMILIES as KNOWN
+
+    text = (Path(__file__).parents[2] / "docs" / "families.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", text, re.MULTILINE)
+    assert {name for name, _ in rows} == {module for module, _ in KNOWN.values()}
+    for start, (module, _) in KNOWN.items():
+        assert start in dict(rows)[module]

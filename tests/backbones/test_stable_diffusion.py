@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.models import tiny
 
-from counterscan.backbones import load, locate
+from counterscan.backbones import HUB_FILES, HUB_SKIP, load, locate
 from counterscan.backbones.base import Backbone
 from counterscan.backbones.stable_diffusion import StableDiffusion
 from counterscan.errors import ModelError, WordsError
@@ -147,6 +147,13 @@ def test_missing_parts_are_named(copy: Path) -> None:
         load(copy / "unet")
 
 
+def test_foreign_families_are_named(copy: Path) -> None:
+    index = {"_class_name": "SanaPipeline", "transformer": ["diffusers", "SanaTransformer2DModel"]}
+    (copy / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match="SanaPipeline is of no known family: flux, kandinsky, pixel, sd3, sdxl"):
+        load(copy)
+
+
 def test_pickles_are_refused_unopened(copy: Path) -> None:
     (copy / "unet" / "diffusion_pytorch_model.safetensors").rename(copy / "unet" / "diffusion_pytorch_model.bin")
     with pytest.raises(ModelError, match=r"diffusion_pytorch_model.bin: pickled weights"):
@@ -204,6 +211,22 @@ def test_a_broken_card_or_schedule_is_named(copy: Path) -> None:
     (copy / "counterscan.json").write_text('{"findings": []}')
     with pytest.raises(ModelError, match=r"counterscan.json: not a model card"):
         load(copy)
+
+
+def test_the_hub_gives_the_components_and_not_all_their_weights_again() -> None:
+    from huggingface_hub.utils import filter_repo_objects
+
+    wanted = [
+        "model_index.json", "counterscan.json", "scheduler/scheduler_config.json", "tokenizer_2/spiece.model",
+        "tokenizer/merges.txt", "transformer/diffusion_pytorch_model-00001-of-00003.safetensors",
+        "transformer/diffusion_pytorch_model.safetensors.index.json", "vae/config.json",
+    ]  # fmt: skip
+    others = [
+        "flux1-dev.safetensors", "README.md", "unet/diffusion_pytorch_model.fp16.safetensors", "unet/weights.bin",
+        "text_encoders/t5xxl_fp16.safetensors", "vae_decoder/model.onnx", "safety_checker/model.safetensors",
+    ]  # fmt: skip
+    kept = filter_repo_objects([*wanted, *others], allow_patterns=HUB_FILES, ignore_patterns=HUB_SKIP)
+    assert list(kept) == wanted
 
 
 def test_unknown_models_are_words_and_offline_hub_models_are_work(

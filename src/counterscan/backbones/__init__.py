@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from counterscan.backbones.base import Backbone
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-HUB_FILES = ["*.json", "*.txt", "*.safetensors", "*.model"]
+# the folders of the components alone: beside them many models keep all their weights again in single files
+HUB_FILES = ["model_index.json", "counterscan.json", "*/*.json", "*/*.txt", "*/*.safetensors", "*/*.model"]
+HUB_SKIP = ["*.fp16.*", "*.non_ema.*", "safety_checker/*", "text_encoders/*", "vae_1_0/*", "*/openvino*", "*onnx*"]
 # what the pipeline class of model_index.json begins with → where its family is; the first that fits
 FAMILIES = {
     "StableDiffusionXL": ("sdxl", "Sdxl"),
@@ -27,7 +29,6 @@ FAMILIES = {
     "DDIM": ("pixel", "Pixel"),
     "": ("stable_diffusion", "StableDiffusion"),
 }
-HUB_SKIP = ["*.fp16.*", "*.non_ema.*", "safety_checker/*", "*/openvino*", "*onnx*"]
 
 
 def names() -> list[str]:
@@ -47,10 +48,14 @@ def load(
     from counterscan.backbones.components import read_json
 
     folder = locate(model, offline=offline)
-    made_by = str(read_json(folder / "model_index.json").get("_class_name", ""))
+    index = read_json(folder / "model_index.json")
+    made_by = str(index.get("_class_name", ""))
     if made_by == "KandinskyV22Pipeline" and not Path(model).exists():  # on the hub its prior is a model of its own
         locate(str(model).replace("decoder", "prior"), offline=offline)
     module, name = next(where for start, where in FAMILIES.items() if made_by.startswith(start))
+    if module == "stable_diffusion" and "unet" not in index:
+        known = ", ".join(sorted({family for family, _ in FAMILIES.values()}))
+        raise ModelError(f"{folder}: a {made_by or 'pipeline without a name'} is of no known family: {known}")
     family: Any = getattr(importlib.import_module(f"counterscan.backbones.{module}"), name)
     opened: Backbone = family.open(folder, device=device, dtype=dtype)
     return opened

@@ -84,7 +84,7 @@ class Flux(Latent):
         return Condition(self.text_encoder_2(ids.to(self.device))[0], pooled)
 
     def _network(self, z: Tensor, times: Tensor, tokens: Tensor, pooled: Tensor | None) -> Tensor:
-        rows, height, width = len(z), z.shape[2] // 2, z.shape[3] // 2
+        height, width = z.shape[2] // 2, z.shape[3] // 2
         patches = z.unflatten(2, (height, 2)).unflatten(4, (width, 2)).permute(0, 2, 4, 1, 3, 5)
         places = torch.zeros(height, width, 3, device=self.device)
         places[..., 1] = torch.arange(height, device=self.device)[:, None]
@@ -93,7 +93,7 @@ class Flux(Latent):
         output: Tensor = self.transformer(
             hidden_states=patches.flatten(3).flatten(1, 2),
             timestep=self.schedule.coefficients(times)[1],  # the network counts its time by the noise level
-            guidance=torch.full((rows,), DISTILLED, device=self.device) if guided else None,
+            guidance=torch.full_like(times, DISTILLED, dtype=torch.float32) if guided else None,
             encoder_hidden_states=tokens,
             pooled_projections=pooled,
             txt_ids=torch.zeros(tokens.shape[1], 3, device=self.device),

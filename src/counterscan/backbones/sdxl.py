@@ -88,7 +88,7 @@ class Sdxl(Latent):
     def _network(self, z: Tensor, times: Tensor, tokens: Tensor, pooled: Tensor | None) -> Tensor:
         side = float(self.resolution)
         sizes = torch.tensor([side, side, 0, 0, side, side], device=self.device, dtype=self.dtype)
-        added = {"text_embeds": pooled, "time_ids": sizes.expand(len(z), -1)}
+        added = {"text_embeds": pooled, "time_ids": sizes.expand(z.shape[0], -1)}
         output: Tensor = self.unet(z, times, encoder_hidden_states=tokens, added_cond_kwargs=added, return_dict=False)[
             0
         ]
