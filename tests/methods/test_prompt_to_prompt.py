@@ -204,6 +204,25 @@ def test_a_layer_of_the_network_answers_what_is_computed_by_hand(backbone: Any) 
     torch.testing.assert_close(output, wanted)
 
 
+def test_self_attention_of_the_network_is_the_sources_computed_by_hand(backbone: Any) -> None:
+    layer = next(m for name, m in backbone.unet.named_modules() if name.endswith("attn1"))
+    steering = Steering(Alignment.of(["a"], ["b"], replace=False), 1, cross=0.0, self_=0.5, weight=1.0)
+    seen: list[Any] = []
+    hook = layer.register_forward_hook(lambda _, args, kwargs, output: seen.append((args[0], output)), with_kwargs=True)
+    z = torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    for share in (0.0, 0.5):  # the window, and after it
+        steering.at(share)
+        with backbone.controlled(lambda a: steering(a) if a.words == 0 else a.output()):
+            backbone.predict(z, 500, backbone.embed(["pacemaker"]))
+    hook.remove()
+    per_call = len(seen) // 2
+    for (x, output), followed in ((seen[0], True), (seen[per_call], False)):
+        maps, values = by_hand(layer, x, x)
+        if followed:
+            maps[2] = maps[0]
+        torch.testing.assert_close(output, layer.to_out[0]((maps @ values).transpose(1, 2).flatten(2)))
+
+
 def test_control_ends_with_the_block_even_after_an_error(backbone: Any) -> None:
     z, c = torch.zeros(1, 4, 16, 16), backbone.embed(["pacemaker"])
 
