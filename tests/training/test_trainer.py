@@ -245,6 +245,19 @@ def test_a_sample_of_each_prompt_is_drawn_on_the_way(tmp_path):
     assert Image.open(strips[0]).size == (64, 32)
 
 
+def test_samples_are_of_the_words_as_they_are_now(tmp_path):
+    """What prompts become is kept by heart, and must be forgotten where the text encoder learns."""
+    prompts = {"prompts": ["chest radiograph: pleural effusion"], "every": 1, "steps": 2}
+    train(config(tmp_path, train=["text_encoder"], samples=prompts, optimizer={"rate": 0.1}))
+    first, second = (path.read_bytes() for path in sorted((tmp_path / "run/samples").iterdir()))
+    assert first != second
+
+
+def test_latents_keep_their_scale_unless_the_model_is_from_nothing(tmp_path):
+    before = counterscan.load(config(tmp_path).model).vae.config.scaling_factor
+    assert counterscan.load(train(config(tmp_path, train=["vae"])).folder).vae.config.scaling_factor == before
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "says"),
     [

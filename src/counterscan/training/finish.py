@@ -32,6 +32,7 @@ def draw_samples(backbone: Any, config: Config, step: int) -> Path:
     from counterscan.generation import sample
 
     settings = config.samples
+    getattr(backbone, "_prompts", {}).clear()  # what they became under the weights of an earlier step
     generators = [torch.Generator().manual_seed(config.seed + i) for i in range(len(settings.prompts))]
     images = sample(backbone, settings.prompts, generators, steps=settings.steps, guidance=settings.guidance)
     strip = (torch.cat(list(images), -1).permute(1, 2, 0).cpu().numpy() * 255).round().astype(np.uint8)
@@ -60,7 +61,7 @@ def save_model(
     index = json.loads((start / "model_index.json").read_text(encoding="utf-8"))
     if index.get("_class_name") == "KandinskyV22Pipeline":
         index |= place_prior(index, start, out)
-    if "vae" in parts and (config.compact is not None or _unscaled(backbone.vae)):
+    if "vae" in parts and config.compact is not None:
         rescale(backbone, corpus)
     fresh = dict(parts)
     if config.text_encoder is not None:
@@ -131,10 +132,6 @@ def rescale(backbone: Any, corpus: Corpus) -> None:
         image = read_row(corpus.files[i], corpus.where(i), backbone.channels, backbone.resolution)
         latents.append(backbone.encode(image[None]).cpu())
     vae.register_to_config(scaling_factor=float(1 / torch.cat(latents).std().clamp(min=1e-6)))
-
-
-def _unscaled(vae: Any) -> bool:
-    return getattr(vae.config, "scaling_factor", None) in (None, 1.0)
 
 
 def write_component(module: Any, folder: Path) -> None:
