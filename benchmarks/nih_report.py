@@ -172,7 +172,7 @@ def told_axioms(told: dict[str, Any]) -> str:
 
 def label_of(judge: str, finding: str) -> int:
     """The judge's output that tells of a finding."""
-    from counterscan.evaluate.edits import column_of
+    from counterscan.evaluate.groups import column_of
     from counterscan.evaluate.spaces import open_space
 
     column = column_of(finding, open_space(judge).labels)

@@ -16,7 +16,8 @@ from counterscan.attribution.difference import evidence
 from counterscan.errors import DataError, ImageError, WordsError
 from counterscan.evaluate import localise, rows
 from counterscan.evaluate.attribution_page import write_attribution_page
-from counterscan.evaluate.edits import ROUGH, column_of
+from counterscan.evaluate.edits import ROUGH
+from counterscan.evaluate.groups import column_of
 from counterscan.evaluate.localise import MEASURES, Located, pooled, scores
 from counterscan.evaluate.mapping import REMOVAL, Mapper
 from counterscan.evaluate.sources import identity

@@ -15,18 +15,16 @@ from counterscan.errors import DataError, ImageError
 from counterscan.evaluate import rows
 from counterscan.evaluate.edits_page import write_edits_page
 from counterscan.evaluate.features import Store, good_rows, square
+from counterscan.evaluate.groups import COSTS, JUDGED, PRESERVED, Group, Key, Seen, grouped
 from counterscan.evaluate.pairs import Opened, Pair, by_stem, distinct, identity, named, open_pair, pairs
 from counterscan.evaluate.spaces import Space, open_space
 from counterscan.metrics import counterfactual as measures
 from counterscan.metrics.intervals import interval, paired
 from counterscan.metrics.similarity import ms_ssim, psnr, ssim
 
-PRESERVED = ("l1", "l1_inside", "l1_outside", "proximity", "sparsity", "ssim", "ms_ssim", "psnr", "identity")
-JUDGED = ("gain", "flip_rate", "validity", "effectiveness", "side_effect")
 COMPARED = ("gain", "l1", "ssim")  # of methods on the same images
 STRANGERS = 200  # images that a counterfactual must not be mistaken for
 ROUGH = 20  # patients under which an interval says little
-OTHER = ("(free prompts)", "")
 
 
 def edits(
@@ -50,15 +48,11 @@ def edits(
     opened, known = open_space(judge, offline=offline), by_stem(manifest)
     chosen = [named(text) for text in sources]
     distinct(chosen)
-    table: list[rows.Row] = []
-    failed: list[str] = []
-    for name, source in chosen:
-        good, bad = _seen(name, source, known, opened, folder / "work", progress)
-        table += good
-        failed += bad
-    if not table:
+    seen = [_seen(name, source, known, opened, folder / "work", progress) for name, source in chosen]
+    failed = [reason for each in seen for reason in each.failed]
+    if not any(len(each.identity) for each in seen):
         raise DataError(f"no pair can be read; the first: {failed[0]}")
-    groups = _groups(table, opened.labels)
+    groups = grouped(seen, opened.labels)
     lines = [_line(key, group) for key, group in groups.items()]
     summary = rows.plain(
         {
@@ -75,8 +69,8 @@ def edits(
 
 def _seen(
     name: str, source: Path, known: Mapping[str, Any], space: Space, folder: Path, progress: rows.Progress | None
-) -> tuple[list[rows.Row], list[str]]:
-    """A row a pair of one source, and what could not be read."""
+) -> Seen:
+    """A row a pair of one source, on disk."""
     total, key = identity(source, known)
     index = folder / f"edits-{space.name}-{space.key}-{key}.jsonl"
     store = Store(index.with_suffix(".f32"), 2 * space.dimensions)
@@ -97,10 +91,10 @@ def _seen(
         store.keep(good_rows(index, done))
 
     rows.fill(index, pairs(source, known), work, total=total, progress=progress, begin=begin)
-    good = [row | {"source": name} for row in rows.read(index) if "error" not in row]
-    if good:
-        _identify(good, store.values(len(good)))
-    return good, [row["error"] for row in rows.read(index) if "error" in row]
+    patients = [row["patient"] for row in rows.read(index) if "error" not in row]
+    failed = [row["error"] for row in rows.read(index) if "error" in row]
+    kept = _identity(patients, store.values(len(patients))) if patients else np.empty(0)
+    return Seen(name, index, kept, failed)
 
 
 def _measure(pair: Opened, space: Space) -> tuple[rows.Row, NDArray[np.float32]]:
@@ -131,92 +125,45 @@ def _measure(pair: Opened, space: Space) -> tuple[rows.Row, NDArray[np.float32]]
     return row, features.reshape(1, -1).numpy()
 
 
-def _identify(good: Sequence[rows.Row], features: NDArray[np.float32]) -> None:
-    """Set ``identity``: is the counterfactual nearer to its factual than images of other patients are?"""
-    half = features.shape[1] // 2
-    some = np.sort(np.random.default_rng(0).permutation(len(good))[:STRANGERS])
-    strangers, owners = np.asarray(features[some, :half], np.float64), [good[i]["patient"] for i in some]
-    for i, row in enumerate(good):
-        others = strangers[[owner != row["patient"] for owner in owners]]
+def _identity(patients: Sequence[str], features: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(N,): is the counterfactual nearer to its factual than images of other patients are?"""
+    half, out = features.shape[1] // 2, np.full(len(patients), np.nan)
+    some = np.sort(np.random.default_rng(0).permutation(len(patients))[:STRANGERS])
+    strangers, owners = np.asarray(features[some, :half], np.float64), [patients[i] for i in some]
+    for i, patient in enumerate(patients):
+        others = strangers[[owner != patient for owner in owners]]
         own = np.asarray(features[i : i + 1], np.float64)
-        kept = measures.identity_kept(own[:, :half], own[:, half:], others) if len(others) else [float("nan")]
-        row["identity"] = float(kept[0])
-
-
-Key = tuple[str, str, str]
-
-
-def _groups(table: Sequence[rows.Row], labels: Sequence[str]) -> dict[Key, list[rows.Row]]:
-    """The rows of every (source, finding, direction) with what the judge says of that change.
-
-    A null edit answers every question that the other sources ask of the same image.
-    """
-    asked: dict[str, list[tuple[str, str]]] = {}
-    for row in table:
-        for change in row["changes"]:
-            asked.setdefault(row["stem"], []).append((change[0], change[1]))
-    out: dict[Key, list[rows.Row]] = {}
-    for row in table:
-        changes = [tuple(change) for change in row["changes"]] or [OTHER]
-        if row["null"]:
-            changes = list(dict.fromkeys(asked.get(row["stem"], []))) or [("(null)", "")]
-        for finding, direction in changes:
-            out.setdefault((row["source"], finding, direction), []).append(
-                row | _judged(row, finding, direction, labels)
-            )
+        if len(others):
+            out[i] = measures.identity_kept(own[:, :half], own[:, half:], others)[0]
     return out
 
 
-def _judged(row: rows.Row, finding: str, direction: str, labels: Sequence[str]) -> dict[str, float]:
-    column = column_of(finding, labels)
-    if column is None or not direction:
-        return dict.fromkeys(JUDGED, float("nan"))
-    before, after = np.array([row["before"]]), np.array([row["after"]])
-    wanted = np.array([direction == "add"])
-    told = before[:, column], after[:, column], wanted
-    asked = np.arange(len(labels))[None] == column
-    values = {
-        "gain": measures.prediction_gain(*told),
-        "flip_rate": measures.flipped(*told),
-        "validity": measures.valid(after[:, column], wanted),
-        "effectiveness": np.abs(wanted - after[:, column]),
-        "side_effect": measures.side_effect(before, after, asked),
-    }
-    return {name: float(value[0]) for name, value in values.items()}
-
-
-def column_of(finding: str, labels: Sequence[str]) -> int | None:
-    """The judge's label that tells of a finding; a single device is told of by "support devices" where it has no own."""
-    from counterscan.language.vocabulary import DEVICES
-
-    name = "support devices" if finding in DEVICES and finding not in labels else finding
-    return labels.index(name) if name in labels else None
-
-
-def _line(key: Key, group: Sequence[rows.Row]) -> dict[str, Any]:
+def _line(key: Key, group: Group) -> dict[str, Any]:
     """The means of one source and change."""
-    patients = [row["patient"] for row in group]
     facts: dict[str, Any] = dict(zip(("source", "finding", "direction"), key, strict=True))
-    facts |= {"null": all(row["null"] for row in group), "n": len(group), "patients": len(set(patients))}
-    for name in (*JUDGED, *PRESERVED, "evaluations", "seconds"):
-        values = [row[name] for row in group]
-        facts[name] = None if np.isnan(values).all() else asdict(interval(values, patients))
+    facts |= {"null": group.null, "n": len(group), "patients": len(set(group.patients))}
+    for name in (*JUDGED, *PRESERVED, *COSTS):
+        unknown = np.isnan(group[name]).all()
+        facts[name] = None if unknown else asdict(interval(group[name], group.patients))
     return facts
 
 
-def _paired(groups: Mapping[Key, Sequence[rows.Row]]) -> list[dict[str, Any]]:
+def _paired(groups: Mapping[Key, Group]) -> list[dict[str, Any]]:
     """Every two sources on the same change of the same images."""
     out = []
     for a, b in combinations(groups, 2):
         if a[1:] != b[1:] or a[0] == b[0]:
             continue
-        first, second = ({row["stem"]: row for row in groups[key]} for key in (a, b))
-        shared = [stem for stem in first if stem in second]
+        first, second = groups[a], groups[b]
+        there = {stem: k for k, stem in enumerate(second.stems)}
+        here = [k for k, stem in enumerate(first.stems) if stem in there]
+        same = [there[first.stems[k]] for k in here]
+        patients = [first.patients[k] for k in here]
         for name in COMPARED:
-            x, y = (np.array([each[stem][name] for stem in shared]) for each in (first, second))
-            if len(shared) < 2 or np.isnan(x - y).all():
+            x, y = first[name][here], second[name][same]
+            if len(here) < 2 or np.isnan(x - y).all():
                 continue
-            test = paired(x, y, [first[stem]["patient"] for stem in shared])
+            test = paired(x, y, patients)
             facts = {"a": a[0], "b": b[0], "finding": a[1], "direction": a[2], "measure": name}
             out.append(facts | {"difference": asdict(test.difference), "p": test.p})
     return out

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from counterscan.evaluate import page
+from counterscan.evaluate.groups import Group, Key
 from counterscan.evaluate.pairs import Pair, open_pair
 
 COLUMNS = (
@@ -15,7 +18,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def write_edits_page(summary: Mapping[str, Any], groups: Mapping[Any, Sequence[Mapping[str, Any]]], path: Path) -> None:
+def write_edits_page(summary: Mapping[str, Any], groups: Mapping[Key, Group], path: Path) -> None:
     """Write the report of the summary; ``groups`` are its rows, image by image."""
     named = [c for c in COLUMNS if any(line[c] for line in summary["rows"])]
     facts = ("source", "finding", "direction", "n")
@@ -27,7 +30,7 @@ def write_edits_page(summary: Mapping[str, Any], groups: Mapping[Any, Sequence[M
         words = "Sign-flip tests by patient, of a minus b, on the images that both edited."
         parts.append(page.section("Paired tests", page.text(words), page.table(head, tests)))
     parts.append(page.section("Gain against change", _plot(groups)))
-    parts += [_cases(key, group) for key, group in groups.items() if not group[0]["null"]]
+    parts += [_cases(key, group) for key, group in groups.items() if not group.null]
     about = (
         f"Judge: {summary['judge']}. gain is its mean move toward what was asked; l1, proximity and ssim are between original "
         "and counterfactual at the original's size. identity: the share of other patients farther away than the counterfactual."
@@ -35,39 +38,38 @@ def write_edits_page(summary: Mapping[str, Any], groups: Mapping[Any, Sequence[M
     page.write_page(path, "Edits", about, [*summary["warnings"], *summary["failed"]], parts)
 
 
-def _plot(groups: Mapping[Any, Sequence[Mapping[str, Any]]]) -> str:
+def _plot(groups: Mapping[Key, Group]) -> str:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     names = [" ".join(key) for key in groups]
-    left.boxplot(
-        [[r["gain"] for r in group if r["gain"] == r["gain"]] for group in groups.values()], orientation="horizontal"
-    )
+    gains = [group["gain"] for group in groups.values()]
+    left.boxplot([values[~np.isnan(values)] for values in gains], orientation="horizontal")
     left.set_yticks(range(1, len(names) + 1), names, fontsize=7)
     left.axvline(0, color="grey", linewidth=0.8)
     left.set(xlabel="gain")
     for name, group in zip(names, groups.values(), strict=True):
-        right.scatter([r["l1"] for r in group], [r["gain"] for r in group], s=8, label=name)
+        right.scatter(group["l1"], group["gain"], s=8, label=name)
     right.set(xlabel="mean absolute change", ylabel="gain")
     right.legend(fontsize=7)
     return page.plot(figure)
 
 
-def _cases(key: Any, group: Sequence[Mapping[str, Any]]) -> str:
-    scores = [r["gain"] if r["gain"] == r["gain"] else -r["l1"] for r in group]
+def _cases(key: Key, group: Group) -> str:
+    gains = group["gain"]
     parts = []
-    for name, places in page.best_median_worst(scores).items():
-        parts.append(f"<h3>{name}</h3>" + "".join(_case(group[i]) for i in places))
+    for name, places in page.best_median_worst(-group["l1"] if np.isnan(gains).all() else gains).items():
+        parts.append(f"<h3>{name}</h3>" + "".join(_case(group, i) for i in places))
     return page.section(" ".join(key), *parts)
 
 
-def _case(row: Mapping[str, Any]) -> str:
+def _case(group: Group, i: int) -> str:
     """Original, counterfactual and the signed difference."""
     from counterscan.drawing import difference_scale, signed_map
 
-    pair = open_pair(Pair(row["stem"], row["patient"], tuple(Path(p) for p in row["files"])))
+    pair = open_pair(Pair(group.stems[i], group.patients[i], tuple(Path(p) for p in group.files[i])))
     a, b = pair.factual.unit(), pair.counterfactual.unit()
     change = b - a if a.ndim == 2 else (b - a).mean(2)
-    caption = f"{row['stem']}: gain {page.cell(row['gain'])}, mean change {row['l1']:.4f}"
+    caption = f"{group.stems[i]}: gain {page.cell(float(group['gain'][i]))}, mean change {group['l1'][i]:.4f}"
     return page.case([a, b, signed_map(change, difference_scale(change))], caption)
