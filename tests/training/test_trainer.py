@@ -267,6 +267,7 @@ def test_latents_keep_their_scale_unless_the_model_is_from_nothing(tmp_path):
         ({"train": ["transformer"]}, WordsError, "train: .* has no transformer"),
         ({"precision": "float16"}, WordsError, "precision"),
         ({"optimizer": {"name": "adamw8bit"}}, WordsError, "bitsandbytes"),
+        ({"tracker": "mlflow"}, WordsError, "tracker: the package mlflow is not installed"),
         ({"objective": {"zero_snr": True}}, None, ""),
         ({"compact": {"rooms": 3}}, WordsError, "compact: no field rooms"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -198,18 +199,22 @@ def accelerator_of(config: Config) -> Any:
     if config.precision == "float16" and not torch.cuda.is_available():
         raise WordsError("precision: float16 needs a GPU; take bfloat16, or float32")
     try:
-        return Accelerator(
-            mixed_precision=names[config.precision],
-            cpu=not torch.accelerator.is_available(),  # without it, processes on CPUs would not find each other
-            log_with=config.tracker,
-            # some families read the last layer but one of a text encoder
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters="text_encoder" in config.train)],
-            project_dir=str(config.output) if config.tracker else None,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*no supported trackers")
+            accelerator = Accelerator(
+                mixed_precision=names[config.precision],
+                cpu=not torch.accelerator.is_available(),  # without it, processes on CPUs would not find each other
+                log_with=config.tracker,
+                # some families read the last layer but one of a text encoder
+                kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters="text_encoder" in config.train)],
+                project_dir=str(config.output) if config.tracker else None,
+            )
     except (ValueError, ImportError) as error:
         text = " ".join(str(error).split())[:200]
-        field = "tracker" if config.tracker and "mixed" not in text.lower() else "precision"
-        raise WordsError(f"{field}: cannot be used on this machine ({text})") from error
+        raise WordsError(f"precision: {config.precision} cannot be used on this machine ({text})") from error
+    if config.tracker and not accelerator.log_with:  # accelerate passes over trackers that it does not find
+        raise WordsError(f"tracker: the package {config.tracker} is not installed; install it, or leave tracker out")
+    return accelerator
 
 
 def need_word(corpus: Corpus, config: Config) -> None:
