@@ -150,6 +150,15 @@ def test_a_full_disk_is_told_and_leaves_the_last_checkpoint(tmp_path, monkeypatc
     assert train(config(tmp_path, steps=4)).resumed_from == 2
 
 
+def test_a_disk_that_is_full_elsewhere_is_told_too(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "sample.png")
+
+    monkeypatch.setattr("counterscan.training.finish.draw_samples", full)
+    with pytest.raises(WorkError, match=r"sample.png: No space left on device; the last good checkpoint is .*0000002"):
+        train(config(tmp_path, steps=4, samples={"prompts": ["x"], "every": 3}))
+
+
 def test_an_image_that_vanishes_on_the_way_is_named(tmp_path):
     asked = config(tmp_path, data={"cache": False}, steps=2)
     train(asked)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch import nn
 
-from counterscan.errors import WordsError
+from counterscan.errors import WordsError, WorkError
 from counterscan.training import finish, loader
 from counterscan.training.config import Config
 from counterscan.training.parts import using
@@ -48,7 +48,13 @@ def train(config: Config, *, report: Report | None = None) -> Result:
         run.begin(config)
     session.accelerator.wait_for_everyone()
     with quietly_cut(session):
-        return _trained(session)
+        try:
+            return _trained(session)
+        except OSError as error:
+            raise WorkError(
+                f"{error.filename or config.output}: {error.strerror or error}; {run.last_good()}; run the same command "
+                "to go on"
+            ) from error
 
 
 def _trained(session: Session) -> Result:
