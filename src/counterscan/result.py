@@ -32,7 +32,9 @@ class Counterfactual:
     """A factual image and what it would look like after an edit.
 
     ``difference`` is signed, counterfactual minus factual, float32 (H, W) in the unit scale of ``Picture.unit`` at
-    native size; ``mask`` bool (H, W) is where pixels may differ: outside it the two are equal bit for bit.
+    native size; ``mask`` bool (H, W) is where pixels may differ: outside it the two are equal bit for bit. ``unblended`` is
+    what the model changed of its own reconstruction, of the same shape: unlike ``difference`` it is not cut to 0 where the
+    change was too weak to go into the image, and it knows no region. It is not saved.
     ``evaluations`` are network evaluations for this image, ``seconds`` its share of the time, ``fingerprint`` that
     of the model's weights.
     """
@@ -49,6 +51,7 @@ class Counterfactual:
     seconds: float = 0.0
     model: str = ""
     fingerprint: str = ""
+    unblended: np.ndarray | None = None
 
     def __repr__(self) -> str:
         name = self.factual.path.name if self.factual.path else "image"

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.metrics import average_precision_score
 from tests.models import tiny
 
 import counterscan
 from counterscan.attribution import attribute, calibrate
+from counterscan.attribution.difference import signed
 from counterscan.backbones.base import Backbone
 from counterscan.errors import WordsError
 from counterscan.types import Edit
@@ -61,6 +63,25 @@ def test_what_is_removed_is_found_there(backbone: Backbone, monkeypatch: pytest.
     assert found.map[20:28, 12:20].mean() == pytest.approx(-0.45, abs=0.06)  # seeds 0, 1, 2: 0.40, 0.45, 0.50
     assert found.spread[20:28, 12:20].mean() == pytest.approx(0.05 * np.std([0, 1, 2]), abs=0.01)
     assert not found.mask[40:].any()
+
+
+def test_pixels_are_ranked_by_changes_too_weak_for_the_image(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(type(backbone), "decode", lambda self, z: z.clone())
+    monkeypatch.setattr(type(backbone), "encode", lambda self, x: x)
+    asked: dict[str, Any] = {"method": Eraser(0.03), "model": backbone}
+    result = counterscan.edit(image(), remove="pacemaker", **asked)
+    assert not result.difference.any() and result.unblended is not None
+    truth = np.zeros((64, 64), bool)
+    truth[16:32, 8:24] = True
+    assert result.unblended[truth].mean() == pytest.approx(-0.03, abs=0.003)
+    found = attribute(image(), finding="pacemaker", **asked)
+    assert average_precision_score(truth.ravel(), -found.map.ravel()) > 0.95 > 0.1 > truth.mean()
+    assert not found.present and found.threshold >= 0.04, "what no reader would see is no finding"
+    result.save(tmp_path, "a")
+    again = counterscan.Counterfactual.load(tmp_path / "a.json")
+    assert again.unblended is None and signed(again) is again.difference
 
 
 def test_what_changes_nothing_is_not_present(backbone: Backbone) -> None:

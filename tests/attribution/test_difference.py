@@ -23,7 +23,7 @@ def test_threshold_holds_its_rate_on_the_null(rate, seed):
 
 
 def test_threshold_has_a_floor():
-    assert threshold([np.zeros((9, 9), np.float32)]) == pytest.approx(0.02)
+    assert threshold([np.zeros((9, 9), np.float32)]) == pytest.approx(0.04)
 
 
 def test_regions_have_boxes_areas_and_millimetres():

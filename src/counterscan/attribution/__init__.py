@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from counterscan.attribution.calibration import Calibration, calibrate
-from counterscan.attribution.difference import Region, combine, regions, strength, threshold
+from counterscan.attribution.difference import Region, combine, regions, signed, strength, threshold
 
 if TYPE_CHECKING:
     from counterscan.backbones.base import Backbone
@@ -28,7 +28,8 @@ __all__ = ["Attribution", "Calibration", "Region", "attribute", "calibrate"]
 class Attribution:
     """Where removing a finding changes an image.
 
-    ``map`` (H, W) is the mean signed difference, counterfactual minus factual, at native size; ``spread`` its standard
+    ``map`` (H, W) is the mean signed difference, counterfactual minus factual, at native size, before weak changes are
+    left out of the image; ``spread`` its standard
     deviation over seeds and methods, its uncertainty; ``mask`` where its
     :func:`~counterscan.attribution.difference.strength` exceeds ``threshold``: what null edits of the same image change, and
     what removing the finding changes in all but a share ``rate`` of images that do not have it (``None`` where neither a
@@ -110,8 +111,8 @@ def attribute(
     known = backbone.card.null_change.get(name)
     limit = float(known or 0) if calibration is None else calibration.threshold(rate)
     stated = rate if calibration else CARD_RATE if known else None
-    limit = max(threshold([one.difference for one in null]), limit)
-    mean, spread = combine([result.difference for result in results])
+    limit = max(threshold([signed(one) for one in null]), limit)
+    mean, spread = combine([signed(result) for result in results])
     mask = strength(mean) > limit
     found = regions(mask, mean, picture.spacing_mm)
     return Attribution(

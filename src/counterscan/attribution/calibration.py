@@ -78,7 +78,7 @@ def calibrate(
 ) -> Calibration:
     """Remove ``finding`` from images that do not have it, the same way ``attribute`` does."""
     from counterscan.attribution import removals
-    from counterscan.attribution.difference import combine, evidence
+    from counterscan.attribution.difference import combine, evidence, signed
     from counterscan.editing import as_backbone
 
     backbone = as_backbone(model)
@@ -86,7 +86,7 @@ def calibrate(
     name, methods = finding, tuple[str, ...]()
     for i, image in enumerate(images):
         results = removals(image, finding, repeats, method, backbone, seed)
-        peaks.append(evidence(combine([result.difference for result in results])[0]))
+        peaks.append(evidence(combine([signed(result) for result in results])[0]))
         name = results[0].edit.changes[0].finding
         methods = tuple(dict.fromkeys(result.method for result in results))
         if progress is not None:

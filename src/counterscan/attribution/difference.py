@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from counterscan.blending import THRESHOLD
+
+if TYPE_CHECKING:
+    from counterscan.result import Counterfactual
 
 Array = NDArray[np.float32]
 SMALLEST = 2e-4  # of the image: smaller regions are specks
@@ -28,6 +34,15 @@ class Region:
     size_mm: tuple[float, float] | None = None
 
 
+def signed(result: Counterfactual) -> Array:
+    """What an edit changed, counterfactual minus factual (H, W), weak changes too.
+
+    Blending leaves those out of the image: in its difference they are all 0, and pixels could not be ranked. A counterfactual
+    that was loaded has only that one.
+    """
+    return result.difference if result.unblended is None else result.unblended
+
+
 def combine(differences: Sequence[Array]) -> tuple[Array, Array]:
     """Mean and standard deviation over repeats, each float32 (H, W); the spread of a single map is 0."""
     stack = np.stack(differences)
@@ -42,10 +57,10 @@ def strength(difference: Array) -> Array:
     return smoothed
 
 
-def threshold(null: Sequence[Array], rate: float = 0.01, floor: float = 0.02) -> float:
+def threshold(null: Sequence[Array], rate: float = 0.01, floor: float = THRESHOLD) -> float:
     """The absolute difference that null edits of the same image exceed in a share ``rate`` of their pixels.
 
-    Never below ``floor`` (five grey levels of 256), which no reader could see.
+    Never below ``floor``: weaker changes are not put into a counterfactual, so no reader would see them.
     """
     return max(float(np.quantile(np.abs(np.stack(null)), 1 - rate)), floor)
 

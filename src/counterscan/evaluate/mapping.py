@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from counterscan.attribution.difference import combine, strength
+from counterscan.attribution.difference import combine, signed, strength
 
 if TYPE_CHECKING:
     from counterscan.backbones.base import Backbone
@@ -49,7 +49,7 @@ class Mapper:
         runs = [edit(list(pictures), **asked, method=method, seed=seed) for method, seed in tries]
         out = []
         for i, picture in enumerate(pictures):
-            mean, spread = combine([run[i].difference for run in runs])
+            mean, spread = combine([signed(run[i]) for run in runs])
             maps = {"signed": mean, "spread": strength(spread), REMOVAL: strength(mean)}
             if self.words:
                 maps[WORDS] = word_map(picture, finding=self.finding, model=self.backbone, seed=self.seed)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from counterscan import edit, load
-from counterscan.attribution.difference import strength
+from counterscan.attribution.difference import signed, strength
 from counterscan.backbones import locate
 
 FIRST_SEED = 750_000_000
@@ -56,7 +56,7 @@ def main() -> None:
     backbone, found = load(o.model, offline=True), {}
     for finding in backbone.card.findings:
         images = real_images(finding, o.n, o.nih) if o.nih else world_images(finding, o.n, backbone.resolution)
-        peaks = [float(strength(r.difference).max()) for r in edit(images, remove=finding, model=backbone)]
+        peaks = [float(strength(signed(r)).max()) for r in edit(images, remove=finding, model=backbone)]
         found[finding] = round(float(np.quantile(peaks, 1 - RATE)), 4)
         print(
             json.dumps({finding: found[finding], "median": round(float(np.median(peaks)), 4)}),
