@@ -17,7 +17,7 @@ from counterscan.methods.check import check_method
 from counterscan.types import Edit
 
 # what cannot work where, and the words of the refusal
-REFUSED = {"flow-edit": "flow-matching model", "prompt-to-prompt": "controls attention to words"}
+REFUSED = {"prompt-to-prompt": "controls attention to words"}
 EXACT = ("direct", "diffedit", "edit-friendly", "factored", "flow-edit", "ledits", "masked", "prompt-to-prompt")
 QUICK: dict[str, Any] = {"null-text": {"inner": 1}, "diffedit": {"maps": 2}, "flow-edit": {"steps": 3}}
 
@@ -78,8 +78,8 @@ def check_editing(name: str, model: Any, edit: Edit) -> None:
 
 
 def can(name: str, model: Any) -> bool:
-    """What the two methods that ask more than the waist need."""
-    return {"flow-edit": model.schedule.is_flow, "prompt-to-prompt": hasattr(model, "controlled")}.get(name, True)
+    """What the one method that asks more than the waist needs."""
+    return name != "prompt-to-prompt" or hasattr(model, "controlled")
 
 
 def check_openvino(folder: Path, prompts: list[str]) -> None:

@@ -68,18 +68,18 @@ def image(batch: int = 1, side: int = 32) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", methods.names())
 @pytest.mark.parametrize("depth", [0.3, 1.0])
-def test_promises(name: str, depth: float, backbone: Backbone, flow: Backbone) -> None:
+def test_promises(name: str, depth: float, backbone: Backbone) -> None:
     # an untrained network is no smooth field, so an ODE solver's null edit says little here: see the Gaussian below
     loose = 1e-4 if name in EXACT else 1.0
-    model = flow if name == "flow-edit" else backbone
-    check_method(methods.get(name, steps=6, depth=depth, **QUICK.get(name, {})), model, edit=EDIT, null_tolerance=loose)
+    check_method(
+        methods.get(name, steps=6, depth=depth, **QUICK.get(name, {})), backbone, edit=EDIT, null_tolerance=loose
+    )
 
 
 @pytest.mark.parametrize("name", methods.names())
-def test_promises_where_nothing_is_known_about_the_image(name: str, backbone: Backbone, flow: Backbone) -> None:
-    model = flow if name == "flow-edit" else backbone
+def test_promises_where_nothing_is_known_about_the_image(name: str, backbone: Backbone) -> None:
     check_method(
-        methods.get(name, steps=4, **QUICK.get(name, {})), model, edit=Edit("", "pacemaker"), null_tolerance=1.0
+        methods.get(name, steps=4, **QUICK.get(name, {})), backbone, edit=Edit("", "pacemaker"), null_tolerance=1.0
     )
 
 

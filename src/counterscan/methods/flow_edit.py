@@ -1,14 +1,20 @@
 """FlowEdit (Kulikov et al. 2025, "FlowEdit: Inversion-Free Text-Based Editing Using Pre-Trained Flow Models").
 
-No inversion: the image itself moves, by the difference of two velocities at every level of noise, asked for at points that
-share their noise::
+No inversion: what moves is the change ``e`` of the image ``z``, by the difference of two predictions at every level of noise,
+asked for at points that share their noise::
 
-    x(s) = (1 - s) z + s ε,   ε fresh at every step;   y(s) = x(s) + (y - z)
-    y   += (s- - s) (v(y(s), source + guidance (target - source)) - v(x(s), source)),   v = noise - clean
+    x  = signal z + noise ε,   ε fresh at every step
+    d  = clean(x + e, source + guidance (target - source)) - clean(x, source)
+    e <- e + (1 - s-/s) (d - e),   s = noise
 
-Only flow matching has a path on which that difference is the motion of the image: a model with another schedule is refused
-with ``WordsError`` before any work. The paper's own guidance of the source (1.5 to 3.5 from "no prompt") is the source
-prompt itself here, and its guidance of the target (5.5 to 13.5) starts there.
+which is the paper's step ``e += (s- - s) (velocity of the one - velocity of the other)``, for ``velocity = (x - clean) / s``.
+
+The paper has flow matching only. The step needs no more than coordinates in which noise is added to the image at full
+strength, and a variance-preserving model has them: in ``x / signal``, with ``s = noise / signal``, sampling is the motion
+``(x - clean) / s`` too (Karras et al. 2022). So there ``s`` is that, and the model is asked at ``x + signal e``.
+
+The paper's own guidance of the source (1.5 to 3.5 from "no prompt") is the source prompt itself here, and its guidance of
+the target (5.5 to 13.5) starts there. Models that were taught edits, as the built-in ones, want guidance 1.
 
 Cost with k = steps * depth: 3k evaluations (2k for a null edit, which is exact, and for guidance 1).
 """
@@ -23,12 +29,11 @@ import torch
 from torch import Tensor
 
 from counterscan.backbones.base import Backbone
-from counterscan.diffusion import add_noise, draw
-from counterscan.errors import WordsError
+from counterscan.diffusion import Schedule, add_noise, draw
 from counterscan.methods import Progress
 from counterscan.methods.ddim import downwards
 from counterscan.methods.prompts import Prompts, check_settings, ticker
-from counterscan.types import Edit, Prediction
+from counterscan.types import Edit
 
 
 @dataclass(frozen=True)
@@ -55,24 +60,22 @@ class FlowEdit:
     ) -> Tensor:
         """See ``counterscan.methods.Method``."""
         schedule = backbone.schedule
-        if not schedule.is_flow:
-            raise WordsError(
-                f"{self.name} needs a flow-matching model, {backbone.card.name} is variance preserving; "
-                "use edit-friendly, its counterpart there"
-            )
         times = schedule.timesteps(self.steps, self.depth).tolist()
         tick = ticker(progress, len(times))
         prompts, z = Prompts.of(backbone, edit), backbone.encode(image)
-        y = z
+        change = torch.zeros_like(z)
         for (t, below), noise in zip(downwards(times), draw(z.shape, generator, len(times), z.device), strict=True):
             x = add_noise(z, noise, *schedule.coefficients(t))
+            scale, level = _scale_and_level(schedule, t)
             before = backbone.predict(x, t, prompts.source)
-            after = prompts.towards_target(backbone, x + (y - z), t, self.guidance)
-            span = schedule.coefficients(below)[1] - schedule.coefficients(t)[1]
-            y = y + span * (_velocity(after) - _velocity(before))
+            after = prompts.towards_target(backbone, x + scale * change, t, self.guidance)
+            share = 1 - _scale_and_level(schedule, below)[1] / level
+            change = change + share * (after.clean - before.clean - change)
             tick()
-        return backbone.decode(y)
+        return backbone.decode(z + change)
 
 
-def _velocity(prediction: Prediction) -> Tensor:
-    return prediction.noise - prediction.clean
+def _scale_and_level(schedule: Schedule, t: int) -> tuple[Tensor, Tensor]:
+    """What the image is multiplied by at ``t``, and how much noise there is for an image that is not."""
+    signal, noise = schedule.coefficients(t)
+    return (torch.ones_like(signal), noise) if schedule.is_flow else (signal, noise / signal)
