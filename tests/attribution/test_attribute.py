@@ -39,6 +39,12 @@ class Eraser:
         return result.clamp(-2, 2)
 
 
+class Wiper(Eraser):
+    """Another name."""
+
+    name: ClassVar[str] = "wiper"
+
+
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     return counterscan.load(tiny(tmp_path_factory.mktemp("models") / "tiny"))
@@ -130,5 +136,19 @@ def test_methods_spread_and_a_calibration_states_the_rate(backbone: Backbone, mo
     assert again.rate == 0.05 and again.threshold == pytest.approx(max(strong.peaks))
     with pytest.raises(WordsError, match="calibrate on 99 or more"):
         attribute(image(), **asked, calibration=strong, rate=0.01)
-    with pytest.raises(WordsError, match="another finding or model"):
-        attribute(image(), **asked | {"finding": "pleural effusion"}, calibration=strong)
+    for other in ({"finding": "pleural effusion"}, {"repeats": 2}, {"method": Wiper()}):
+        with pytest.raises(WordsError, match=f"another {next(iter(other))}"):
+            attribute(image(), **asked | other, calibration=strong)
+
+
+def test_a_second_opinion_and_the_uncertainty_are_saved(backbone: Backbone, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"finding": "pacemaker", "model": backbone}
+    single = attribute(image(), **asked, method=Eraser())
+    assert single.attention is None and single.agreement is None and single.uncertainty is None
+    found = attribute(image(), **asked, method=[Eraser(), Eraser(0.5)], attention=True)
+    assert found.attention is not None and found.attention.shape == (64, 64) and found.attention.max() == 1
+    assert found.agreement is not None and found.agreement > 0 and found.uncertainty is not None
+    assert 0 < found.uncertainty < 0.5
+    files = found.save(tmp_path, "a", ["png", "nifti"])
+    kinds = {"map", "mask", "spread", "attention"}
+    assert set(files) == kinds | {"overlay"} | {f"{kind}_nifti" for kind in kinds}

@@ -34,6 +34,8 @@ class Attribution:
     :func:`~counterscan.attribution.difference.strength` exceeds ``threshold``: what null edits of the same image change, and
     what removing the finding changes in all but a share ``rate`` of images that do not have it (``None`` where neither a
     calibration nor the model's card tells). ``present`` is False when no region is left: the model sees no such finding here.
+    ``attention`` (H, W) in [0, 1], where it was asked for, is what the finding's words draw: see
+    :func:`~counterscan.attribution.words.word_map`.
     """
 
     factual: Picture
@@ -50,11 +52,27 @@ class Attribution:
     model: str
     fingerprint: str
     rate: float | None = None
+    attention: NDArray[np.float32] | None = None
+
+    @property
+    def agreement(self) -> float | None:
+        """Mean attention inside the mask over that of the whole image; above 1 the two opinions agree. None without either."""
+        if self.attention is None or not self.mask.any():
+            return None
+        return float(self.attention[self.mask].mean() / max(self.attention.mean(), 1e-12))
+
+    @property
+    def uncertainty(self) -> float | None:
+        """Mean ``spread`` inside the mask, as a share of the change there. None of one counterfactual, or without a mask."""
+        if not (self.spread.any() and self.mask.any()):
+            return None
+        return float(self.spread[self.mask].mean() / max(np.abs(self.map[self.mask]).mean(), 1e-12))
 
     def save(self, folder: str | Path, stem: str, formats: Sequence[str] = ("png",)) -> dict[str, str]:
         """Write into ``folder``; returns the names by kind.
 
-        ``png``: heat map, mask and overlay. ``nifti``: signed map and mask, in the source's geometry where it has one.
+        ``png``: heat map, mask and overlay, and spread and attention where there are any. ``nifti``: the same values without
+        the overlay, in the source's geometry where it has one.
         ``dicom-seg``: the mask as a DICOM segmentation, of a DICOM source (needs ``counterscan[dicom]``).
 
         Raises:
@@ -79,19 +97,20 @@ def attribute(
     seed: int = 0,
     calibration: Calibration | None = None,
     rate: float = CARD_RATE,
+    attention: bool = False,
     progress: Progress | None = None,
 ) -> Attribution:
     """Find a finding by removing it ``repeats`` times, with seeds ``seed``, ``seed + 1``, …, by each of the methods.
 
     ``calibration`` (see :func:`calibrate`) sets the threshold so that a share ``rate`` of images without the finding are
-    taken for ones with it; without it the model's card does, at 5 %.
+    taken for ones with it; without it the model's card does, at 5 %. ``attention`` asks for a second opinion.
 
     Raises:
-        WordsError: an unknown finding, fewer than one repeat, a calibration of another finding or model, or one on too few
-            images for the rate.
+        WordsError: an unknown finding, fewer than one repeat, a calibration of another finding, model, method or number of
+            repeats, or one on too few images for the rate; for a second opinion, a model without attention to words.
     """
+    from counterscan.attribution.words import DEPTHS, word_map
     from counterscan.editing import as_backbone, as_picture, edit
-    from counterscan.errors import WordsError
 
     picture, backbone = as_picture(image), as_backbone(model)
     methods = several(method)
@@ -100,14 +119,15 @@ def attribute(
     def part(k: int) -> Progress:
         return lambda done, steps: progress(k * steps + done, total * steps) if progress else None
 
+    heard = word_map(picture, finding=finding, model=backbone, seed=seed) if attention else None
     results = removals(picture, finding, repeats, method, backbone, seed, part)
     source, name = results[0].edit.source, results[0].edit.changes[0].finding
     null = [
         edit(picture, source=source, target=source, method=one, model=backbone, seed=seed, progress=part(k))
         for k, one in enumerate(methods, len(results))
     ]
-    if calibration is not None and (name, backbone.fingerprint) != (calibration.finding, calibration.fingerprint):
-        raise WordsError(f"the calibration is of {calibration.finding!r} and another finding or model; calibrate anew")
+    if calibration is not None:
+        fits(calibration, name, backbone, repeats, [result.method for result in results])
     known = backbone.card.null_change.get(name)
     limit = float(known or 0) if calibration is None else calibration.threshold(rate)
     stated = rate if calibration else CARD_RATE if known else None
@@ -117,9 +137,9 @@ def attribute(
     found = regions(mask, mean, picture.spacing_mm)
     return Attribution(
         picture, finding, mean, spread, mask, limit, found, bool(found),
-        evaluations=sum(r.evaluations for r in results + null),
+        evaluations=sum(r.evaluations for r in results + null) + len(DEPTHS) * attention,
         seconds=sum(r.seconds for r in results + null),
-        seed=seed, model=results[0].model, fingerprint=results[0].fingerprint, rate=stated,
+        seed=seed, model=results[0].model, fingerprint=results[0].fingerprint, rate=stated, attention=heard,
     )  # fmt: skip
 
 
@@ -141,6 +161,21 @@ def removals(
     settings: dict[str, Any] = {"remove": [finding], "model": model}
     asked = [(one, seed + k) for one in several(method) for k in range(repeats)]
     return [edit(image, **settings, method=one, seed=s, progress=part(k)) for k, (one, s) in enumerate(asked)]
+
+
+def fits(calibration: Calibration, finding: str, model: Backbone, repeats: int, methods: Sequence[str]) -> None:
+    """Raises ``WordsError`` that says in what a calibration was made otherwise than these removals."""
+    from counterscan.errors import WordsError
+
+    told = [
+        ("finding", calibration.finding, finding),
+        ("model", calibration.fingerprint, model.fingerprint),
+        ("methods", ", ".join(calibration.methods), ", ".join(dict.fromkeys(methods))),
+        ("repeats", calibration.repeats, repeats),
+    ]
+    for what, then, now in told:
+        if then != now:
+            raise WordsError(f"the calibration is of another {what} ({then!r}, not {now!r}); calibrate anew")
 
 
 def several(method: Methods) -> list[str | Method | None]:

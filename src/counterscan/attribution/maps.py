@@ -24,28 +24,36 @@ FORMATS = ("png", "nifti", "dicom-seg")
 
 def save_attribution(result: Attribution, folder: Path, stem: str, formats: Sequence[str]) -> dict[str, str]:
     """Write ``result`` in every format; names by kind (``map``, ``mask``, ``overlay``, ``map_nifti``, ``segmentation`` …)."""
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown:
-        raise WordsError(f"no format {unknown[0]!r}: known are {', '.join(FORMATS)}")
+    check_formats(formats)
     folder.mkdir(parents=True, exist_ok=True)
     names: dict[str, str] = {}
+    extra: dict[str, NDArray[np.float32]] = {"spread": result.spread} if result.spread.any() else {}
+    extra |= {} if result.attention is None else {"attention": result.attention}
     if "png" in formats:
         names |= save_map(result.factual.unit(), result.map, result.mask, folder, stem)
+        for kind, value in extra.items():
+            tinted = overlay(result.factual.unit(), value, float(value.max()) or 1.0)
+            names[kind] = _save_png(tinted, folder / f"{stem}.{kind}.png", kind)
     if "nifti" in formats:
         values: dict[str, NDArray[Any]] = {"map": result.map, "mask": result.mask.astype(np.uint8)}
-        for kind, value in values.items():
+        for kind, value in (values | extra).items():
             names[f"{kind}_nifti"] = save_nifti(value, result.factual, folder / f"{stem}.{kind}.nii.gz").name
     if "dicom-seg" in formats:
         names["segmentation"] = save_segmentation(result, folder / f"{stem}.seg.dcm").name
     return names
 
 
+def check_formats(formats: Sequence[str]) -> None:
+    """Raises ``WordsError`` for a format that nobody knows."""
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown:
+        raise WordsError(f"no format {unknown[0]!r}: known are {', '.join(FORMATS)}")
+
+
 def save_map(
     factual: NDArray[np.float32], difference: NDArray[np.float32], mask: NDArray[np.bool_], folder: Path, stem: str
 ) -> dict[str, str]:
     """Write ``<stem>.map.png``, ``<stem>.mask.png`` and ``<stem>.overlay.png``; returns their names by kind."""
-    from counterscan.imaging.raster import write_png
-
     folder.mkdir(parents=True, exist_ok=True)
     scale = difference_scale(difference)
     shown = np.where(mask, difference, 0).astype(np.float32)
@@ -54,11 +62,15 @@ def save_map(
         "mask": mask.astype(np.float32),
         "overlay": overlay(factual, shown, scale),
     }
-    names = {}
-    for kind, image in images.items():
-        pixels = image if image.dtype == np.uint8 else (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
-        names[kind] = write_png(pixels, folder / f"{stem}.{kind}.png", {"kind": kind}).name
-    return names
+    return {kind: _save_png(image, folder / f"{stem}.{kind}.png", kind) for kind, image in images.items()}
+
+
+def _save_png(image: NDArray[Any], path: Path, kind: str) -> str:
+    """Write an image in [0, 1], or of 8 bits, and what it is; returns its name."""
+    from counterscan.imaging.raster import write_png
+
+    pixels = image if image.dtype == np.uint8 else (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
+    return write_png(pixels, path, {"kind": kind}).name
 
 
 def save_nifti(values: NDArray[Any], factual: Picture, path: Path) -> Path:
