@@ -15,12 +15,13 @@ from PIL import Image
 from tests.methods.gaussian import Gaussian
 from tests.models import tiny
 
+from counterscan import methods
 from counterscan.backbones import load
 from counterscan.backbones.base import Backbone
 from counterscan.blending import blend, changed_area, feather
 from counterscan.drawing import signed_map
 from counterscan.editing import allowed_area, edit
-from counterscan.errors import DataError, ImageError, WordsError
+from counterscan.errors import DataError, ImageError, ModelError, WordsError
 from counterscan.generation import generate
 from counterscan.imaging.picture import stem
 from counterscan.result import Counterfactual
@@ -283,3 +284,24 @@ def test_a_nifti_comes_back_as_a_nifti(ending: str, backbone: Backbone, tmp_path
 def test_dicom_uids_as_names_stay_apart() -> None:
     names = ["1.2.840.7.dcm", "1.2.840.8.dcm", "1.2.840.9", "scan.nii.gz", "a.b.png"]
     assert [stem(Path(name)) for name in names] == ["1.2.840.7", "1.2.840.8", "1.2.840.9", "scan", "a.b"]
+
+
+def test_the_card_says_which_settings_suit_the_model(tmp_path: Path) -> None:
+    folder = tiny(tmp_path / "model")
+    card = json.loads((folder / "counterscan.json").read_text())
+    card |= {"default_method": "flow-edit", "method_settings": {"flow-edit": {"steps": 3, "guidance": 1.0}}}
+    (folder / "counterscan.json").write_text(json.dumps(card))
+    model = load(folder)
+    result = edit(picture(), **WORDS, model=model)
+    assert (result.method, result.settings["steps"], result.evaluations) == ("flow-edit", 3, 6)
+    assert edit(picture(), **WORDS, model=model, method="flow-edit").settings == result.settings
+    assert edit(picture(), **WORDS, model=model, method=methods.get("flow-edit")).settings["guidance"] == 4.0
+    assert edit(picture(), **WORDS, model=model, method="sdedit").settings["guidance"] != 1.0
+
+
+@pytest.mark.parametrize("wrong", [["flow-edit"], {"flow-edit": 3}])
+def test_a_card_with_wrong_settings_is_named(wrong: object, tmp_path: Path) -> None:
+    folder = tiny(tmp_path / "model")
+    (folder / "counterscan.json").write_text(json.dumps({"name": "x", "method_settings": wrong}))
+    with pytest.raises(ModelError, match=r"counterscan.json: not a model card"):
+        load(folder)

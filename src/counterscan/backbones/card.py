@@ -21,6 +21,7 @@ class Card:
     ``findings`` are canonical names; ``template`` the words a prompt starts with ("nih chest radiograph");
     ``channels`` and ``resolution`` (pixels, square) are what ``encode`` takes; ``value_range`` the range of its images.
     ``classes`` are the words of a class-conditional model's classes, by number; "" is the one that says nothing.
+    ``method_settings`` are, by the method's name, what suits this model better than the method's own defaults;
     ``null_change`` is, for each finding, the strongest change that removing it makes in 95 % of images without it.
     """
 
@@ -32,6 +33,7 @@ class Card:
     resolution: int = 512
     value_range: tuple[float, float] = (0.0, 1.0)
     default_method: str = "edit-friendly"
+    method_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     scores: Mapping[str, Any] = field(default_factory=dict)
     null_change: Mapping[str, float] = field(default_factory=dict)
@@ -50,6 +52,8 @@ class Card:
             known = {f.name: values[f.name] for f in fields(Card) if f.name in values}
             for key in ("findings", "classes"):
                 known[key] = tuple(str(name) for name in known.get(key, ()))
+            settings = dict(known.get("method_settings", {}))
+            known["method_settings"] = {str(name): dict(values) for name, values in settings.items()}
             low, high = known.get("value_range", (0.0, 1.0))
             known["value_range"] = (float(low), float(high))
             card = Card(**known)

@@ -32,13 +32,14 @@ def bench(
     import counterscan
     from counterscan.bench import report
     from counterscan.bench.run import bench as run
-    from counterscan.methods import get
+    from counterscan.methods import get, suited
     from counterscan.robustness.classifier import Classifier
 
     folder = folder_for(output)
-    named = [get(name) for name in _split(methods)]  # refuses wrong words before the model is opened
+    for name in _split(methods):
+        get(name)  # refuses wrong words before the model is opened
     backbone = counterscan.load(model, offline=offline)
-    chosen = named or [get(backbone.card.default_method)]
+    chosen = [suited(backbone.card, name) for name in _split(methods)] or [suited(backbone.card)]
     judge = Classifier.load(JUDGES[world]) if world in JUDGES else None
     settings: dict[str, Any] = {"model": model, "methods": [repr(m) for m in chosen], "world": world, "n": count}
     with progress("bench") as tell:

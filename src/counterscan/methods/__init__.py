@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from counterscan.backbones.base import Backbone
+    from counterscan.backbones.card import Card
     from counterscan.types import Edit
 
 Progress = Callable[[int, int], None]
@@ -58,6 +59,12 @@ class Method(Protocol):
 def names() -> list[str]:
     """The names ``get`` knows, sorted: the methods, and the presets of papers."""
     return sorted([*_METHODS, *PRESETS])
+
+
+def suited(card: Card, name: str | None = None) -> Method:
+    """The method of that name, or the model's default, with the settings that its card found best."""
+    name = name or card.default_method
+    return get(name, **card.method_settings.get(name, {}))
 
 
 def get(name: str, **settings: Any) -> Method:

@@ -105,7 +105,7 @@ def _job(
     if mask is not None:
         request = replace(request, mask=read_mask(mask))
     if method is None or isinstance(method, str):
-        method = methods.get(method or backbone.card.default_method)
+        method = methods.suited(backbone.card, method)
     threads = min(torch.get_num_threads(), THREADS)
     return Job(request, method, str(model), backbone.fingerprint, folder, device, seed, batch_size, threads, offline)
 
