@@ -59,13 +59,14 @@ def attribute(
         raise WordsError("--rate is promised by a calibration; give --calibration with images without the finding")
     share = RATE if rate is None else rate
     backbone = counterscan.load(model, offline=offline)
-    for one in method or [None]:
+    tried: list[str | None] = [*method] if method else [None]
+    for one in tried:
         counterscan.edit([], remove=[finding], method=one, model=backbone)  # refuses wrong words before any work
     asked: dict[str, Any] = {"finding": finding, "repeats": repeats, "method": method, "seed": seed}
     known = None if calibration is None else _calibrated(calibration, folder, share, asked, backbone)
 
     def work(path: Path, stem: str, report: Report) -> dict[str, Any]:
-        more = {"calibration": known, "rate": share, "attention": attention, "progress": report}
+        more: dict[str, Any] = {"calibration": known, "rate": share, "attention": attention, "progress": report}
         result = counterscan.attribute(path, **asked, **more, model=backbone)
         kinds = [kind for kind in formats if result.present or kind != "dicom-seg"]  # none may be empty
         names = ("finding", "present", "threshold", "rate", "uncertainty", "agreement")

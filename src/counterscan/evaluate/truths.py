@@ -32,14 +32,11 @@ class Question:
         return self.present and bool(self.boxes or self.item.mask)
 
     def truth(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
-        """Where the finding is, bool (H, W). ``DataError`` for a mask of another size."""
+        """Where the finding is, bool (H, W). ``ImageError`` for a mask of another shape than the image."""
         if self.boxes:
             return fill(self.boxes, shape)
         assert self.item.mask is not None
-        mask = mask_of(self.item.mask)
-        if mask.shape != shape:
-            raise DataError(f"{self.item.name}: its mask has another size than the image")
-        return mask
+        return mask_of(self.item.mask, shape)
 
 
 def questions(
