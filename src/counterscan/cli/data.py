@@ -28,7 +28,7 @@ app.command("deidentify")(data_deidentify.deidentify)
 
 @app.command()
 def world(
-    name: Annotated[str, typer.Argument(help="The world: chest or brain.")],
+    name: Annotated[str, typer.Argument(help="The world: brain, chest or colon.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for images and manifest.csv.")],
     count: Annotated[int, typer.Option("-n", min=1, help="How many cases.")] = 100,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Equal seeds give equal images.")] = 0,

@@ -13,7 +13,7 @@ import numpy as np
 
 from counterscan.errors import WordsError
 
-WORLDS = ("brain", "chest")
+WORLDS = ("brain", "chest", "colon")
 SHOWN = "T1c"  # of an image of several contrasts: the one in the column ``path``
 
 
@@ -30,7 +30,8 @@ def write_world(
 
     Columns: path, patient, caption, split (80 train / 10 val / 10 test), view, age, sex, one column a finding (1 or 0), mask
     (of the lesions, where the world has them), seed. An image of several contrasts is one 16-bit file a contrast, the others
-    in columns ``path_T1`` and so on. Images that exist are kept, so an interrupted run goes on where it stopped.
+    in columns ``path_T1`` and so on; one in colour is 8-bit. The colon's sentences are in ``prompts``, between ``||``.
+    Images that exist are kept, so an interrupted run goes on where it stopped.
     """
     if name not in WORLDS:
         raise WordsError(f"no world {name!r}: known are {', '.join(WORLDS)}")
@@ -46,9 +47,10 @@ def write_world(
         )
         split = "train" if i % 10 < 8 else "val" if i % 10 == 8 else "test"
         facts = {"path": files.pop("path"), "patient": f"W{i:06d}", "caption": case.caption, "split": split}
-        facts |= {"view": case.view, "age": str(case.age), "sex": case.sex[0].upper()}
+        facts |= {"view": case.view, "age": str(getattr(case, "age", "")), "sex": getattr(case, "sex", "")[:1].upper()}
         present = {f: str(int(f in case.findings)) for f in world.FINDINGS}
-        rows.append(facts | present | {"mask": files.pop("mask", ""), "seed": f"{seed}:{i}"} | files)
+        said = {"prompts": " || ".join(case.prompts)} if hasattr(case, "prompts") else {}
+        rows.append(facts | present | {"mask": files.pop("mask", ""), "seed": f"{seed}:{i}"} | files | said)
         if progress:
             progress(i + 1, n)
     manifest, draft = folder / "manifest.csv", folder / f".manifest.csv.{os.getpid()}"
@@ -64,7 +66,7 @@ def _write_images(world: Any, case: Any, folder: Path, stem: str, note: dict[str
     """Write what is not there yet; the columns and their file names."""
     from counterscan.imaging.raster import save_png, write_png
 
-    if case.image.ndim == 2:
+    if not hasattr(world, "CONTRASTS"):
         images = {"path": (f"images/{stem}.png", case.image)}
     else:
         images = {
@@ -73,7 +75,8 @@ def _write_images(world: Any, case: Any, folder: Path, stem: str, note: dict[str
         }
     for file, pixels in images.values():
         if not (folder / file).exists():
-            write_png((pixels * 65535).round().astype(np.uint16), folder / file, note)
+            depth = np.uint8 if pixels.ndim == 3 else np.uint16
+            write_png((pixels * np.iinfo(depth).max).round().astype(depth), folder / file, note)
     files = {column: file for column, (file, _) in images.items()}
     if getattr(case, "lesion", None) is not None and case.lesion.any():
         (folder / "masks").mkdir(exist_ok=True)
