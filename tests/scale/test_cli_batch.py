@@ -39,3 +39,13 @@ def test_wrong_words_are_refused_before_anything_is_written(model, tmp_path):
     result = run(manifest, "--remove", "unicorn", "--model", model, "-o", out)
     assert isinstance(result.exception, WordsError) and not out.exists()
     assert run(manifest, "--remove", "pacemaker", "--region", "heart", "--mask", "m.png", "-o", out).exit_code == 2
+
+
+def test_what_must_stay_has_a_weight_of_its_own(model, tmp_path):
+    """As in ``counterscan edit``: --keep asks for factored guidance where the model's default has it as its twin."""
+    manifest = write_images(tmp_path, 1)
+    words = (manifest, "--remove", "pacemaker", "--keep", "pleural effusion", "--model", model)
+    assert run(*words, "-o", tmp_path / "kept").exit_code == 0
+    assert json.loads((tmp_path / "kept" / "job.json").read_text())["method"] == "factored"
+    assert run(*words, "--method", "ddim", "-o", tmp_path / "named").exit_code == 0
+    assert json.loads((tmp_path / "named" / "job.json").read_text())["method"] == "ddim"
