@@ -10,7 +10,8 @@ import torch
 
 from counterscan.errors import ModelError, WordsError
 from counterscan.robustness.classifier import Classifier
-from counterscan.robustness.fit import FitSettings, as_images, fit, known_loss
+from counterscan.robustness.fit import FitSettings, as_images, fit, known_loss, robust_loss
+from counterscan.robustness.learning import auc, worst_group_auc
 from counterscan.robustness.opening import open_classifier
 
 
@@ -106,3 +107,30 @@ def test_what_may_run_code_is_refused(tmp_path):
     (tmp_path / "bad.ts").write_bytes(b"x")
     with pytest.raises(ModelError, match="cannot be opened"):
         open_classifier(tmp_path / "bad.ts", ["a"])
+
+
+def test_group_dro_weighs_the_group_that_is_worse():
+    """Two groups of equal size: the weight of the one with the larger loss grows, by the step of the paper."""
+    logits, targets = torch.tensor([[4.0], [4.0], [-3.0]]), torch.ones(3, 1)
+    weights, group = torch.tensor([0.5, 0.5]), torch.tensor([0, 0, 1])
+    loss = robust_loss(logits, targets, group, weights)
+    easy, hard = float(known_loss(logits[:2], targets[:2])), float(known_loss(logits[2:], targets[2:]))
+    grown = np.exp(0.01 * np.array([easy, hard])) / np.exp(0.01 * np.array([easy, hard])).sum()
+    np.testing.assert_allclose(weights, grown, rtol=1e-5)
+    assert float(loss) == pytest.approx(float(grown @ [easy, hard]), rel=1e-5)
+
+
+def test_the_area_under_the_curve_is_that_of_scikit_learn():
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(0)
+    y, p = rng.integers(0, 2, 200).astype(np.float32), rng.integers(0, 20, 200) / 20  # with ties
+    assert auc(p, y) == pytest.approx(roc_auc_score(y, p))
+    assert auc(np.append(p, 0.3), np.append(y, np.nan)) == pytest.approx(roc_auc_score(y, p))
+    assert auc(p, np.ones(200)) is None
+
+
+def test_a_shortcut_is_worst_where_it_misleads():
+    y, device = np.array([1, 1, 0, 0.0]), np.array([1, 0, 1, 0])
+    assert worst_group_auc(device.astype(float), y, device) == 0
+    assert worst_group_auc(y, y, device) == 1

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from counterscan.robustness.classifier import Classifier
 
+GROUP_STEP = 0.01  # of the exponentiated gradient on the weights of groups, as in the paper's experiments
+
 
 @dataclass(frozen=True)
 class FitSettings:
@@ -39,9 +41,10 @@ def fit(
     settings: FitSettings,
     *,
     chances: NDArray[np.float64] | None = None,
+    groups: NDArray[np.int64] | None = None,
     log: Callable[[dict[str, float]], None] | None = None,
 ) -> Classifier:
-    """Minimise the binary cross entropy of the known labels, in place.
+    """Minimise the binary cross entropy of the known labels, in place; with ``groups``, that of the worst of them.
 
     Args:
         model: what to train.
@@ -49,28 +52,35 @@ def fit(
         targets: (N, labels), 1 present, 0 absent, NaN unknown.
         settings: see there.
         chances: how often each image is drawn, relative to the others; equally by default.
-        log: called every 50 steps with step and loss.
+        groups: the number of each image's group, 0 to G - 1: trains by group-DRO (Sagawa et al. 2020, algorithm 1), in
+            which a group weighs the more, the larger its loss has been.
+        log: called every 50 steps and after the last with step and loss.
     """
     rng = np.random.default_rng(settings.seed)
     optimiser = torch.optim.AdamW(model.parameters(), lr=settings.rate, weight_decay=settings.decay)
+    weights = None if groups is None else torch.full((int(groups.max()) + 1,), 1 / (int(groups.max()) + 1))
     steps = max(settings.epochs * len(images) // settings.batch, 1)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.rate, total_steps=steps + 1, pct_start=0.2)
     p = None if chances is None else chances / chances.sum()
+    fast = torch.backends.cpu.get_cpu_capability() == "AVX512"  # without, bfloat16 is emulated, ten times slower
     model.train()
     running = math.nan
     for step in range(steps):
-        pick = rng.choice(len(images), settings.batch, p=p)
-        x = moved(as_images(images[np.sort(pick)]), settings, rng)
-        y = torch.from_numpy(targets[np.sort(pick)])
-        with torch.autocast("cpu", torch.bfloat16):
+        pick = np.sort(rng.choice(len(images), settings.batch, p=p))
+        x = moved(as_images(images[pick]), settings, rng)
+        y = torch.from_numpy(targets[pick])
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast):
             logits = model(x)
-        value = known_loss(logits.float(), y)
+        if groups is None or weights is None:
+            value = known_loss(logits.float(), y)
+        else:
+            value = robust_loss(logits.float(), y, torch.from_numpy(groups[pick]), weights)
         optimiser.zero_grad(set_to_none=True)
         value.backward()
         optimiser.step()
         cycle.step()
         running = value.item() if math.isnan(running) else 0.98 * running + 0.02 * value.item()
-        if log and (step + 1) % 50 == 0:
+        if log and ((step + 1) % 50 == 0 or step + 1 == steps):
             log({"step": step + 1, "of": steps, "loss": running})
     return model.eval()
 
@@ -80,6 +90,15 @@ def known_loss(logits: Tensor, targets: Tensor) -> Tensor:
     known = ~targets.isnan()
     each = nn.functional.binary_cross_entropy_with_logits(logits, targets.nan_to_num(), reduction="none")
     return (each * known).sum() / known.sum().clamp(min=1)
+
+
+def robust_loss(logits: Tensor, targets: Tensor, groups: Tensor, weights: Tensor) -> Tensor:
+    """The weighted sum of the groups' losses, after each group's weight (G,) has grown, in place, with its loss."""
+    present = groups.unique()
+    losses = torch.stack([known_loss(logits[groups == g], targets[groups == g]) for g in present])
+    weights[present] *= torch.exp(GROUP_STEP * losses.detach())
+    weights /= weights.sum()
+    return (weights[present] * losses).sum()
 
 
 def as_images(pixels: NDArray[np.uint8]) -> Tensor:

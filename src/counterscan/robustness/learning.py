@@ -1,13 +1,12 @@
 """Train a classifier on a manifest, plainly or against its groups, and score it by its worst group.
 
-Group-DRO (Sagawa et al. 2020) is approximated by its online form on the sampler: after every epoch a group is drawn in
-proportion to the exponential of its loss. ``balanced`` draws all groups equally.
+``balanced`` draws all groups equally often; ``group-dro`` does so too and weighs them by their loss, as its paper does
+(Sagawa et al. 2020).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,6 @@ from counterscan.robustness.classifier import Classifier
 from counterscan.robustness.fit import FitSettings, as_images, fit
 
 OBJECTIVES = ("plain", "balanced", "group-dro")
-STEP = 1.0  # of the exponentiated gradient on the groups
 
 
 def learn(
@@ -44,22 +42,37 @@ def learn(
     missing = [label for label in [*labels, *([group] if group else [])] if label not in train[0]]
     if missing:
         raise DataError(f"the manifest has no column {missing[0]!r}; it has {', '.join(train[0])}")
+    images, targets, groups = pixels(train, size), known_targets(train, labels), membership(train, labels[0], group)
+    model = trained(images, targets, groups, labels, objective=objective, epochs=epochs, seed=seed, progress=progress)
+    return model, scores(model, test, labels, group)
+
+
+def trained(
+    images: NDArray[np.uint8],
+    targets: NDArray[np.float32],
+    groups: NDArray[np.int64],
+    labels: Sequence[str],
+    *,
+    objective: str = "plain",
+    epochs: int = 10,
+    seed: int = 0,
+    width: int = 16,
+    progress: Callable[[int, int], None] | None = None,
+) -> Classifier:
+    """A classifier from nothing: images (N, S, S), targets (N, labels) with NaN for unknown, groups (N,) of any numbers."""
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
-        model = Classifier(labels, size=size)
-    images, targets, groups = pixels(train, size), known_targets(train, labels), membership(train, labels[0], group)
-    weight = np.ones(groups.max() + 1)
-    for epoch in range(epochs):
-        chance = None if objective == "plain" else (weight / np.bincount(groups, minlength=len(weight)).clip(1))[groups]
-        # one cosine over all epochs would need the whole run in one call; a constant small rate serves the rounds
-        settings = replace(FitSettings(seed=seed + epoch), epochs=1, rate=2e-3 * (1 - 0.9 * epoch / epochs))
-        fit(model, images, targets, settings, chances=chance)
-        if objective == "group-dro":
-            weight = weight * np.exp(STEP * group_loss(model, images, targets, groups, len(weight)))
-            weight /= weight.mean()
-        if progress is not None:
-            progress(epoch + 1, epochs)
-    return model, scores(model, test, labels, group)
+        model = Classifier(labels, size=images.shape[1], width=width)
+    _, member, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    return fit(
+        model,
+        images,
+        targets,
+        FitSettings(epochs=epochs, seed=seed),
+        chances=None if objective == "plain" else (1 / counts)[member],
+        groups=member if objective == "group-dro" else None,
+        log=None if progress is None else lambda told: progress(int(told["step"]), int(told["of"])),
+    )
 
 
 def pixels(rows: Sequence[Mapping[str, Any]], size: int) -> NDArray[np.uint8]:
@@ -90,20 +103,6 @@ def membership(rows: Sequence[Mapping[str, Any]], label: str, group: str | None)
     return np.array([three(row, label) + 3 * (three(row, group) if group else 0) for row in rows])
 
 
-def group_loss(
-    model: Classifier, images: NDArray[np.uint8], targets: NDArray[np.float32], groups: NDArray[np.int64], count: int
-) -> NDArray[np.float64]:
-    """Mean loss of the first label a group, over 400 images of each at most; 0 for empty groups."""
-    out = np.zeros(count)
-    for g in range(count):
-        index = np.flatnonzero((groups == g) & ~np.isnan(targets[:, 0]))[:400]
-        if len(index):
-            p = model.probabilities(as_images(images[index]))[:, 0].numpy().clip(1e-4, 1 - 1e-4)
-            y = targets[index, 0]
-            out[g] = float(-(y * np.log(p) + (1 - y) * np.log(1 - p)).mean())
-    return out
-
-
 def scores(
     model: Classifier, rows: Sequence[Mapping[str, Any]], labels: Sequence[str], group: str | None
 ) -> dict[str, float]:
@@ -111,25 +110,38 @@ def scores(
     p, y = model.probabilities(as_images(pixels(rows, model.size))).numpy(), known_targets(rows, labels)
     out = {}
     for k, label in enumerate(labels):
-        if (value := _auc(p[:, k], y[:, k])) is not None:
+        if (value := auc(p[:, k], y[:, k])) is not None:
             out[f"auc {label}"] = value
     if group:
-        member = membership(rows, labels[0], group) // 3
-        # the shortcut shows where positives WITHOUT the attribute meet negatives WITH it
-        crossed = ((y[:, 0] == 1) & (member == 0)) | ((y[:, 0] == 0) & (member == 1))
-        parts = [_auc(p[m, 0], y[m, 0]) for m in (member == 0, member == 1, crossed)]
-        if known_parts := [v for v in parts if v is not None]:
-            out["worst_group_auc"] = min(known_parts)
+        worst = worst_group_auc(p[:, 0], y[:, 0], membership(rows, labels[0], group) // 3)
+        if worst is not None:
+            out["worst_group_auc"] = worst
     valid = ~np.isnan(y[:, 0])
     out["calibration_error"] = calibration_error(p[valid, 0], y[valid, 0])
     return out
 
 
-def _auc(p: NDArray[np.float32], y: NDArray[np.float32]) -> float | None:
-    from sklearn.metrics import roc_auc_score
+def worst_group_auc(p: NDArray[Any], y: NDArray[Any], attribute: NDArray[Any]) -> float | None:
+    """The least AUC among the images without the attribute (0), those with it (1), and the crossed group.
 
-    valid = ~np.isnan(y)
-    return float(roc_auc_score(y[valid], p[valid])) if len(np.unique(y[valid])) == 2 else None
+    The crossed group holds the positives WITHOUT the attribute and the negatives WITH it: there a shortcut misleads.
+    All are (N,); ``None`` where no group holds both classes.
+    """
+    crossed = ((y == 1) & (attribute == 0)) | ((y == 0) & (attribute == 1))
+    found = [auc(p[m], y[m]) for m in (attribute == 0, attribute == 1, crossed)]
+    return min((value for value in found if value is not None), default=None)
+
+
+def auc(p: NDArray[Any], y: NDArray[Any]) -> float | None:
+    """The chance that a positive (y = 1) has the larger p than a negative (0), ties by half; NaN labels are left out."""
+    from scipy.stats import rankdata
+
+    positive, negative = int((y == 1).sum()), int((y == 0).sum())
+    if not positive or not negative:
+        return None
+    known = ~np.isnan(y)
+    above = rankdata(p[known])[y[known] == 1].sum() - positive * (positive + 1) / 2
+    return float(above / (positive * negative))
 
 
 def calibration_error(p: NDArray[np.float32], y: NDArray[np.float32], bins: int = 10) -> float:
