@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from tests.training.small import data_set
 
 from counterscan.errors import DataError
 from counterscan.training.config import Augment, Captions, Data
-from counterscan.training.corpus import Order, balance, open_corpus, swap_sides, words_of
+from counterscan.training.corpus import Order, balance, fitting, open_corpus, swap_sides, wordings, words_of
 from counterscan.training.pictures import mirrored, read_row, vary
 
 
@@ -80,6 +81,44 @@ def test_wordings_are_drawn_and_prompts_dropped(tmp_path):
     drawn = Counter(words_of(corpus, 0, asked, np.random.default_rng(s)) for s in range(2000))
     assert drawn.keys() == {"", "one", "two", "three"}
     assert abs(drawn[""] - 500) < 100 and all(abs(drawn[w] - 500) < 100 for w in ("one", "two", "three"))
+
+
+class Words:
+    """A tokenizer of words, that counts a beginning and an end."""
+
+    def __call__(self, text: str, **settings: object) -> dict[str, list[int]]:
+        return {"input_ids": [0] * (len(text.split()) + 2)}
+
+
+REPORT = (
+    "The patient is rotated, and the study is compared with the earlier one. Heart size is normal. There is a small left "
+    "pleural effusion. No pneumothorax, pneumonia or pulmonary edema is seen on this examination."
+)
+
+
+def test_a_report_too_long_for_the_encoder_keeps_its_findings_and_what_they_deny(tmp_path):
+    rows = [{"path": "a.png", "split": "train", "caption": f"{REPORT} || short", "pacemaker": 1}]
+    asked = Captions(separator=" || ", drop=0)
+    corpus = open_corpus(Data(manifest=table(tmp_path, rows), captions=asked))
+    corpus = replace(corpus, fit=fitting([(Words(), 14), (Words(), 80)], corpus.findings))
+    drawn = {words_of(corpus, 0, asked, np.random.default_rng(s)) for s in range(20)}
+    (text,) = drawn - {"short"}
+    assert len(text.split()) <= 12 and "small left pleural effusion" in text
+    assert all(f"no {name}" in text.lower() for name in ("pneumothorax", "pneumonia") if name in text.lower())
+    assert {"", text, "short"} == set(wordings(corpus, Data(manifest=corpus.manifest, captions=asked)))
+
+
+def test_a_caption_of_many_findings_is_shortened_too(tmp_path):
+    names = ["pneumonia", "pneumothorax", "cardiomegaly", "atelectasis", "emphysema", "pacemaker"]
+    sure = Captions(drop=0, full=1, mention=1, deny=1, view=0, sex=0)
+    rows = [{"path": "a.png", "split": "train"} | dict.fromkeys(names, 1)]
+    corpus = open_corpus(Data(manifest=table(tmp_path, rows), captions=sure))
+    whole = words_of(corpus, 0, sure, np.random.default_rng(0)).lower()
+    corpus = replace(corpus, fit=fitting([(Words(), 7)]))
+    text = words_of(corpus, 0, sure, np.random.default_rng(0)).lower()
+    told = [name for name in names if name in text]
+    assert all(name in whole for name in names) and 0 < len(told) < len(names) and len(text.split()) <= 5
+    assert " no " not in text
 
 
 @given(st.text())

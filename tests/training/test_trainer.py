@@ -14,6 +14,7 @@ from tests.training.small import config
 
 import counterscan
 from counterscan.errors import DataError, WordsError
+from counterscan.training.session import Session
 from counterscan.training.trainer import train
 
 WEIGHTS = {
@@ -103,6 +104,20 @@ def test_prompts_that_cannot_be_kept(tmp_path, changes):
     data = {"cache_text": True, **changes.get("data", {})}
     with pytest.raises(WordsError, match=r"data.cache_text: .*leave it out"):
         train(config(tmp_path, **{**changes, "data": data}))
+
+
+def test_captions_that_are_too_long_are_shortened_and_told_once(tmp_path):
+    """The tiny encoder takes 24 tokens; the cut text would end before the effusion."""
+    asked = config(tmp_path)
+    long = "a study that is " + "very " * 30 + "long was made. There is a left pleural effusion."
+    asked.data.manifest.write_text(
+        asked.data.manifest.read_text().replace("chest radiograph: left pleural effusion", long)
+    )
+    with pytest.warns(UserWarning, match="1 of 2 captions are longer than 24 tokens and are shortened") as told:
+        train(asked)
+    assert len(told) == 1
+    session = Session(asked)
+    assert session.corpus.fit(long) == "There is a left pleural effusion." and session.corpus.fit("chest") == "chest"
 
 
 def test_a_file_of_several_rows_is_encoded_once(tmp_path):

@@ -6,16 +6,19 @@ same noise, whatever ran before it and however many processes share the work.
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from counterscan.data.manifest import Record, read, resolve
+from counterscan.data.shorten import shorten
 from counterscan.errors import DataError, WordsError
 from counterscan.training.captions import CaptionSettings, Row, caption
 from counterscan.training.config import Captions, Data
@@ -30,6 +33,7 @@ class Corpus:
     """The rows that are trained on: their files, what is known of each, and its sampling weight (N,), which sum to 1.
 
     A row has the file of ``path`` and those of its other contrasts, which are the channels of a model that takes as many.
+    ``fit`` makes a caption one that the text encoder takes whole.
     """
 
     manifest: Path
@@ -39,6 +43,7 @@ class Corpus:
     numbers: tuple[int, ...]
     weights: NDArray[np.float64]
     findings: tuple[str, ...]
+    fit: Callable[[str], str] = str
 
     def __len__(self) -> int:
         return len(self.files)
@@ -139,9 +144,11 @@ def _is_normal(column: str) -> bool:
 
 
 def words_of(corpus: Corpus, i: int, settings: Captions, rng: np.random.Generator) -> str:
-    """The caption of row ``i`` for one step; empty where it is dropped."""
-    if rng.random() < settings.drop:
-        return ""
+    """The caption of row ``i`` for one step, as long as the text encoder takes; empty where it is dropped."""
+    return "" if rng.random() < settings.drop else corpus.fit(_wording(corpus, i, settings, rng))
+
+
+def _wording(corpus: Corpus, i: int, settings: Captions, rng: np.random.Generator) -> str:
     if settings.text is not None:
         return settings.text
     if settings.source == "caption" or (settings.source == "auto" and corpus.captions[i]):
@@ -151,16 +158,34 @@ def words_of(corpus: Corpus, i: int, settings: Captions, rng: np.random.Generato
     return caption(corpus.rows[i], rng, chances)
 
 
+def fitting(encoders: Sequence[tuple[Any, int]], known: Sequence[str] = ()) -> Callable[[str], str]:
+    """What shortens a caption so that all ``encoders`` (a tokenizer, and how many tokens it may give) take it whole.
+
+    Nothing is cut within a finding, and ``known`` are such beyond the vocabulary's: see :mod:`counterscan.data.shorten`.
+    """
+    # threads ask while the model does, and a tokenizer that changes its settings for one breaks off the other
+    own = [(copy.deepcopy(tokenizer), longest) for tokenizer, longest in encoders]
+
+    @lru_cache(65536)
+    def fits(text: str) -> bool:
+        return all(len(t(text, truncation=False, verbose=False)["input_ids"]) <= longest for t, longest in own)
+
+    fits("")  # its settings change once, here
+    return lru_cache(65536)(lambda text: text if fits(text) else shorten(text, fits, known))
+
+
+def written(corpus: Corpus, settings: Captions) -> Iterator[str]:
+    """Every wording of every caption that is there, as it is."""
+    for text in corpus.captions if settings.text is None else [settings.text]:
+        yield from (part.strip() for part in (text.split(settings.separator) if settings.separator else [text]))
+
+
 def wordings(corpus: Corpus, data: Data) -> list[str]:
     """Every prompt that a run can ask for. Raises ``WordsError`` where captions are drawn from findings, without number."""
-    settings, texts = data.captions, list(corpus.captions)
-    if settings.text is not None:
-        texts = [settings.text]
-    elif settings.source == "findings" or not all(texts):
+    settings = data.captions
+    if settings.text is None and (settings.source == "findings" or not all(corpus.captions)):
         raise WordsError("data.cache_text: captions drawn from findings are without number; leave it out")
-    parts = [
-        part.strip() for text in texts for part in (text.split(settings.separator) if settings.separator else [text])
-    ]
+    parts = [corpus.fit(text) for text in written(corpus, settings)]
     swapped = map(swap_sides, parts) if data.augment.flip == "words" else ()
     return list(dict.fromkeys(["", *parts, *swapped]))
 

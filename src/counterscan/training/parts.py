@@ -15,9 +15,17 @@ from counterscan.backbones import load, locate
 from counterscan.backbones.compact import seeded
 from counterscan.backbones.components import check_weights
 from counterscan.backbones.quiet import quiet
+from counterscan.backbones.text import longest
 from counterscan.diffusion import schedule_from_config
 from counterscan.errors import ModelError, WordsError
 from counterscan.training.config import Config, Lora, Objective, Token
+
+
+def encoders(backbone: Any) -> list[tuple[Any, int]]:
+    """The tokenizers of a model, and how many tokens the text encoder behind each takes; none of a model without words."""
+    both = [(getattr(backbone, f"tokenizer{n}", None), getattr(backbone, f"text_encoder{n}", None)) for n in ("", "_2")]
+    pairs = getattr(backbone, "clip", [(tokenizer, encoder) for tokenizer, encoder in both if tokenizer is not None])
+    return [(tokenizer, longest(tokenizer, encoder)) for tokenizer, encoder in pairs]
 
 
 def denoiser_name(backbone: Any) -> str:

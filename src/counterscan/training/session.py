@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,11 +18,11 @@ from counterscan.errors import WordsError, WorkError
 from counterscan.training import loader
 from counterscan.training.cache import Latents
 from counterscan.training.config import Config
-from counterscan.training.corpus import Corpus, open_corpus, wordings
+from counterscan.training.corpus import Corpus, fitting, open_corpus, wordings
 from counterscan.training.learner import Batch, Denoiser, build
 from counterscan.training.objective import generator_of
 from counterscan.training.optimization import optimizer_of, schedule
-from counterscan.training.parts import Average, choose, learned, open_model
+from counterscan.training.parts import Average, choose, encoders, learned, open_model
 from counterscan.training.start import start_folder
 from counterscan.training.state import Run, pack, unpack
 
@@ -78,6 +78,8 @@ class Session:
             self.start = start_folder(config, self.corpus)
         self.backbone = open_model(config, self.start, self.accelerator.device)
         self.parts = choose(self.backbone, config)
+        if "vae" not in self.parts:
+            self.corpus = replace(self.corpus, fit=fitting(encoders(self.backbone), self.corpus.findings))
         self.learner: nn.Module = build(self.backbone, self.parts, config)
         self.learner.train()
         self.parameters = learned(self.learner)

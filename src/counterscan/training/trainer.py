@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from torch import nn
@@ -16,7 +17,8 @@ from torch import nn
 from counterscan.errors import WordsError, WorkError
 from counterscan.training import finish, loader
 from counterscan.training.config import Config
-from counterscan.training.parts import using
+from counterscan.training.corpus import written
+from counterscan.training.parts import encoders, using
 from counterscan.training.session import Progress, Report, Session
 
 LOOKED_AT = 2000  # captions
@@ -82,17 +84,15 @@ def _trained(session: Session) -> Result:
 @contextmanager
 def quietly_cut(session: Session) -> Iterator[None]:
     """One warning for all captions that are too long; inside, none with their words, which may be a patient's."""
-    backbone = session.backbone
-    texts = [text for text in dict.fromkeys(session.corpus.captions) if text][:LOOKED_AT]
+    texts = list(islice(dict.fromkeys(written(session.corpus, session.config.data.captions)), LOOKED_AT))
+    long = sum(session.corpus.fit(text) != text for text in texts)
     with warnings.catch_warnings():
-        if texts and hasattr(backbone, "tokenizer") and "vae" not in session.parts:
-            limit = backbone.tokenizer.model_max_length
-            ids = backbone.tokenizer(texts, truncation=False, verbose=False)["input_ids"]
-            long = sum(len(row) > limit for row in ids)
-            if long and session.accelerator.is_main_process:
-                warnings.warn(
-                    f"{long} of {len(texts)} captions are longer than {limit} tokens and are cut", stacklevel=4
-                )
+        if long and session.accelerator.is_main_process:
+            limit = min(most for _, most in encoders(session.backbone))
+            warnings.warn(
+                f"{long} of {len(texts)} captions are longer than {limit} tokens and are shortened, their findings kept first",
+                stacklevel=4,
+            )
         warnings.filterwarnings("ignore", message="the prompt is too long")
         yield
 
