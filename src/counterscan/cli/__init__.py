@@ -18,6 +18,7 @@ from counterscan.cli.demo import demo
 from counterscan.cli.doctor import doctor
 from counterscan.cli.edit import edit
 from counterscan.cli.generate import generate
+from counterscan.cli.reader import reader
 from counterscan.cli.robustness import augment, disentangle, stress, train_classifier
 from counterscan.cli.studio import studio
 from counterscan.cli.train import train
@@ -35,6 +36,7 @@ app = typer.Typer(
 for command in (demo, generate, edit, batch, attribute, bench, stress, disentangle, augment, train_classifier, doctor):
     app.command()(command)
 app.command()(studio)
+app.command()(reader)
 app.command()(train)
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")

@@ -1,0 +1,197 @@
+"""A reader study as data: one YAML file that names tasks and their images; every wrong field is named at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from counterscan.errors import DataError, WordsError
+
+Code = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,12}$")]
+ENDINGS = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".nii", ".nii.gz")
+RATINGS = (
+    "surely real",
+    "probably real",
+    "perhaps real",
+    "perhaps synthetic",
+    "probably synthetic",
+    "surely synthetic",
+)
+LIKERT = 5  # steps of a scale of quality
+QUALITY = {
+    "realism": "The result could be a real image",
+    "obeyed": "What was asked is done",
+    "kept": "All else is as it was",
+}
+NO_FINDING = "no difference"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Sources(_Strict):
+    """Real against synthetic images: folders or patterns, relative to the study's file; ``count`` of each, else as many as
+    the smaller has.
+
+    ``rating`` shows one image, to be called real or synthetic in six steps; ``forced-choice`` shows one of each (2AFC).
+    """
+
+    kind: Literal["rating", "forced-choice"]
+    real: str
+    synthetic: str
+    count: int | None = Field(default=None, ge=1)
+
+
+class Edits(_Strict):
+    """Edits to be judged: a folder that ``counterscan edit`` or ``Counterfactual.save`` wrote; ``count`` of them, else all.
+
+    ``change`` asks what differs and where, of ``findings`` (else all that occur); ``quality`` asks for ``scales``, each a
+    sentence to agree with in five steps.
+    """
+
+    kind: Literal["change", "quality"]
+    edits: str
+    findings: tuple[str, ...] = ()
+    scales: dict[str, str] = Field(default=QUALITY, min_length=1, max_length=6)
+    count: int | None = Field(default=None, ge=1)
+
+
+class Plan(_Strict):
+    """What the file says. ``readers`` are the codes that may take part (none named: any code may)."""
+
+    title: str = Field(max_length=200)
+    tasks: Annotated[tuple[Annotated[Sources | Edits, Field(discriminator="kind")], ...], Field(min_length=1)]
+    readers: tuple[Code, ...] = ()
+    seed: int = Field(default=0, ge=0)
+    side: int = Field(default=768, ge=64, le=2048, description="The longest side of every image shown, in pixels.")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to judge: ``files`` are a real image, a synthetic one, both, or an edit's record.
+
+    ``truth`` is 1 for synthetic in a rating; ``findings`` are those an edit changed, ``asked`` how it was asked.
+    """
+
+    id: str
+    files: tuple[Path, ...]
+    truth: int = 0
+    findings: tuple[str, ...] = ()
+    asked: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task with its cases, the same for every reader. ``choices`` are the findings to choose from."""
+
+    kind: str
+    cases: tuple[Case, ...]
+    choices: tuple[str, ...] = ()
+    scales: dict[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study ready to be read. ``fingerprint`` changes with what is asked, with every image and every edit's record."""
+
+    plan: Plan
+    tasks: tuple[Task, ...]
+    fingerprint: str
+
+
+def read(path: str | Path) -> Study:
+    """Read a study and find its images.
+
+    Raises:
+        WordsError: the file is absent, is no YAML, or a field is wrong.
+        DataError: a folder holds no images, or fewer than ``count``.
+    """
+    import yaml
+
+    path = Path(path)
+    try:
+        plan = Plan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise WordsError(f"{path}: {error.strerror or error}; name a study's YAML file") from error
+    except ValidationError as error:
+        raise WordsError(f"{path}: {'; '.join(map(_fault, error.errors()))}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise WordsError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    tasks = tuple(_task(plan, number, path.parent) for number in range(len(plan.tasks)))
+    files = sorted({file for task in tasks for case in task.cases for file in case.files})
+    digest = hashlib.sha256(plan.model_dump_json(exclude={"title", "readers"}).encode())
+    for file in files:
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return Study(plan, tasks, digest.hexdigest()[:16])
+
+
+def _fault(fault: Any) -> str:
+    return f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}"
+
+
+def _task(plan: Plan, number: int, root: Path) -> Task:
+    import numpy as np
+
+    task = plan.tasks[number]
+    rng = np.random.default_rng([plan.seed, number])
+    where = f"tasks.{number}"
+    if isinstance(task, Edits):
+        cases = _some(_edits(root, task.edits, where), task.count, rng, f"{where}.edits")
+        cases = [Case(str(k), *rest) for k, rest in enumerate(cases)]
+        found = sorted({name for case in cases for name in case.findings})
+        choices = (*(task.findings or found), NO_FINDING) if task.kind == "change" else ()
+        return Task(task.kind, tuple(cases), choices, task.scales if task.kind == "quality" else None)
+    found = {name: _images(root, getattr(task, name), f"{where}.{name}") for name in ("real", "synthetic")}
+    count = task.count or min(map(len, found.values()))  # as many of each
+    real, made = (_some(files, count, rng, f"{where}.{name}") for name, files in found.items())
+    if task.kind == "forced-choice":
+        cases = [Case(str(k), pair) for k, pair in enumerate(zip(real, made, strict=True))]
+    else:
+        cases = [
+            Case(f"{'rs'[k]}{i}", (file,), k) for k, files in enumerate((real, made)) for i, file in enumerate(files)
+        ]
+    return Task(task.kind, tuple(cases))
+
+
+def _some(items: list[Any], count: int | None, rng: Any, where: str) -> list[Any]:
+    """``count`` of the items in random order, the same for all readers."""
+    if count is not None and len(items) < count:
+        raise DataError(f"{where}: holds {len(items)}, fewer than count: {count}")
+    return [items[k] for k in rng.permutation(len(items))[:count]]
+
+
+def _images(root: Path, pattern: str, where: str) -> list[Path]:
+    place = root / pattern
+    found = sorted(place.iterdir()) if place.is_dir() else sorted(root.glob(pattern)) if _relative(pattern) else [place]
+    images = [file for file in found if file.is_file() and file.name.lower().endswith(ENDINGS)]
+    if not images:
+        raise DataError(f"{where}: no image at {place}")
+    return images
+
+
+def _relative(pattern: str) -> bool:
+    return not Path(pattern).is_absolute()
+
+
+def _edits(root: Path, folder: str, where: str) -> list[tuple[tuple[Path], int, tuple[str, ...], str]]:
+    """The records of saved counterfactuals below a folder: file, truth, findings, and what was asked."""
+    found = []
+    for file in sorted((root / folder).rglob("*.json")):
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+            edit, _ = record["edit"], record["files"]["counterfactual"]
+            changes: Sequence[dict[str, str]] = edit["changes"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # another kind of file, such as run.json
+        asked = ", ".join(f"{change['direction']} {change['finding']}" for change in changes) or edit["target"]
+        found.append(((file,), 1, tuple(change["finding"] for change in changes), asked))
+    if not found:
+        raise DataError(f"{where}.edits: no edit in {root / folder}; name a folder that counterscan edit wrote")
+    return found
