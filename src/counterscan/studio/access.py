@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Cookie, Depends, Header, HTTPException, Request, Response
+from fastapi import Cookie, Depends, Header, HTTPException, Request
 
 from counterscan.studio.core import Studio
 from counterscan.studio.sessions import Session
@@ -32,8 +32,3 @@ def session_of(
 
 Here = Annotated[Studio, Depends(studio_of)]
 Mine = Annotated[Session, Depends(session_of)]
-
-
-def set_cookie(response: Response, name: str, value: str) -> None:
-    """A cookie that scripts cannot read and other sites cannot send."""
-    response.set_cookie(name, value, httponly=True, samesite="strict")

@@ -15,10 +15,11 @@ from fastapi.responses import FileResponse
 
 from counterscan import __version__
 from counterscan.errors import CounterscanError
-from counterscan.studio import work
-from counterscan.studio.access import COOKIE, Here, Mine, set_cookie
+from counterscan.studio import browse, work
+from counterscan.studio.access import COOKIE, Here, Mine
 from counterscan.studio.core import Studio
-from counterscan.studio.requests import AttributeRequest, EditRequest, GenerateRequest
+from counterscan.studio.door import set_cookie
+from counterscan.studio.requests import AttributeRequest, BatchRequest, EditRequest, GenerateRequest
 from counterscan.studio.sessions import Session, clean
 
 REPORT_POLICY = (
@@ -82,6 +83,7 @@ async def upload(
     too_large = HTTPException(413, f"{clean(name)}: more than {limit // 2**20} MB; crop or compress it")
     if (length := request.headers.get("content-length", "")).isdigit() and int(length) > limit:
         raise too_large
+    session.room(studio.limits)  # before anything is sent
     folder = session.folder / "incoming"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path, size = folder / secrets.token_hex(16), 0
@@ -101,8 +103,8 @@ async def upload(
 def images(session: Mine) -> dict[str, Any]:
     """The session's images, oldest first."""
     folder = session.folder / "images"
-    known = sorted(folder.iterdir(), key=lambda p: p.stat().st_mtime) if folder.is_dir() else []
-    return {"images": [facts for p in known if (facts := session.facts(p.name))]}
+    known = [facts for p in folder.iterdir() if (facts := session.facts(p.name))] if folder.is_dir() else []
+    return {"images": sorted(known, key=lambda facts: facts["taken"])}
 
 
 @api.get("/images/{image}/view")
@@ -156,6 +158,23 @@ def attribute(ask: AttributeRequest, studio: Here, session: Mine) -> dict[str, s
         }
 
     return {"job": studio.jobs.submit(session.id, "attribute", run)}
+
+
+@api.post("/batch", status_code=202)
+def batch(ask: BatchRequest, studio: Here, session: Mine) -> dict[str, str]:
+    """Queue the same edit of some rows of a data set; for whole archives see ``counterscan batch``."""
+    import counterscan
+
+    paths = browse.images_of(studio.options.data, ask.manifest, ask.query, ask.n)
+    backbone, words = studio.models.get(ask.model), ask.model_dump(exclude={"manifest", "query", "n", "model"})
+    counterscan.edit([], **words, model=backbone)
+    side = studio.limits.view_side
+
+    def run(job: str, report: work.Report) -> dict[str, Any]:
+        result = work.batch(paths, session.job(job), backbone, words, side=side, report=report)
+        return result | {"manifest": ask.manifest}
+
+    return {"job": studio.jobs.submit(session.id, "batch", run)}
 
 
 @api.post("/generate", status_code=202)

@@ -28,12 +28,9 @@ def rows(root: Path | None, manifest: str, offset: int, limit: int, query: str =
     """Rows of a manifest that hold the words of ``query``, from ``offset``; each with its number and its findings."""
     import pandas
 
-    path = _manifest(root, manifest)
-    table = pandas.read_parquet(path) if path.suffix == ".parquet" else pandas.read_csv(path)
-    for word in query.lower().split():
-        text = table.select_dtypes(exclude="number").astype(str)
-        table = table[text.apply(lambda column, w=word: column.str.lower().str.contains(w, regex=False)).any(axis=1)]
-    findings = [c for c in table.columns if c not in SHOWN and set(table[c].dropna().unique()) <= {-1, 0, 1}]
+    table = _search(_table(root, manifest), query)
+    numbers = [c for c in table.select_dtypes(["number", "bool"]).columns if c not in SHOWN]
+    findings = [c for c in numbers if set(table[c].dropna().unique()) <= {-1, 0, 1}]
     some = []
     for number, row in table.iloc[offset : offset + limit].iterrows():
         facts = {key: str(row[key]) for key in SHOWN if key in table.columns and not pandas.isna(row[key])}
@@ -47,16 +44,22 @@ def image_of(root: Path | None, manifest: str, row: int) -> Path:
     Raises:
         DataError: there is no such row, or its image lies elsewhere or is absent.
     """
-    import pandas
-
-    table_path = _manifest(root, manifest)
-    table = pandas.read_parquet(table_path) if table_path.suffix == ".parquet" else pandas.read_csv(table_path)
+    table = _table(root, manifest)
     if row not in table.index:
         raise DataError(f"{manifest}: has no row {row}")
-    path = (table_path.parent / str(table.loc[row, "path"])).resolve()
-    if root is None or not path.is_relative_to(root.resolve()) or not path.is_file():
-        raise DataError(f"{manifest}: row {row}: path: no file below the folder given with --data")
-    return path
+    return _below(root, manifest, row, str(table.loc[row, "path"]))
+
+
+def images_of(root: Path | None, manifest: str, query: str, count: int) -> dict[int, Path]:
+    """The images of the first ``count`` rows that hold the words of ``query``, by row.
+
+    Raises:
+        DataError: no row does, or the image of one lies elsewhere or is absent.
+    """
+    table = _search(_table(root, manifest), query)
+    if table.empty:
+        raise DataError(f"{manifest}: no row holds {query!r}")
+    return {row: _below(root, manifest, row, str(path)) for row, path in table["path"].iloc[:count].items()}
 
 
 def benches(root: Path | None) -> list[dict[str, Any]]:
@@ -64,7 +67,7 @@ def benches(root: Path | None) -> list[dict[str, Any]]:
     found = []
     for path in sorted(root.rglob("run.json")) if root else []:
         try:
-            run = json.loads(path.read_text(encoding="utf-8"))
+            run = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)  # NaN is no JSON
         except (OSError, ValueError):
             continue
         if isinstance(run, dict) and run.get("command") == "bench" and isinstance(run.get("result"), dict):
@@ -120,6 +123,35 @@ def _manifest(root: Path | None, manifest: str) -> Path:
     if root is None or manifest not in manifests(root):
         raise DataError(f"no manifest {manifest!r} below the folder given with --data")
     return root / manifest
+
+
+def _table(root: Path | None, manifest: str) -> Any:
+    import pandas
+
+    path = _manifest(root, manifest)
+    try:
+        table = pandas.read_parquet(path) if path.suffix == ".parquet" else pandas.read_csv(path)
+    except (ValueError, OSError) as error:
+        raise DataError(f"{manifest}: cannot be read ({type(error).__name__})") from None
+    return table.reset_index(drop=True)
+
+
+def _search(table: Any, query: str) -> Any:
+    for word in query.lower().split():
+        text = table.select_dtypes(exclude="number").astype(str)
+        table = table[text.apply(lambda column, w=word: column.str.lower().str.contains(w, regex=False)).any(axis=1)]
+    return table
+
+
+def _below(root: Path | None, manifest: str, row: int, name: str) -> Path:
+    try:
+        path = (_manifest(root, manifest).parent / name).resolve()
+        inside = root is not None and path.is_relative_to(root.resolve()) and path.is_file()
+    except (OSError, ValueError):  # such as a name with a null byte
+        inside = False
+    if not inside:
+        raise DataError(f"{manifest}: row {row}: path: no file below the folder given with --data")
+    return path
 
 
 def _columns(path: Path) -> list[str]:

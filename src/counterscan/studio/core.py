@@ -7,6 +7,7 @@ import json
 import secrets
 import shutil
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from counterscan.errors import CounterscanError
 from counterscan.studio import work
 from counterscan.studio.decode import decode
+from counterscan.studio.door import LOOPBACK
 from counterscan.studio.jobs import Jobs
 from counterscan.studio.ledger import Ledger
 from counterscan.studio.limits import Limits
@@ -30,7 +32,7 @@ class Options:
     data: Path | None = None
     bench: Path | None = None
     offline: bool = False
-    hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
+    hosts: tuple[str, ...] = LOOPBACK
     limits: Limits = field(default_factory=Limits)
 
 
@@ -70,7 +72,7 @@ class Studio:
             shutil.move(source, path)
             with self.decoders:
                 known = decode(path, folder / "view", self.limits)
-            record = {"image": image, "name": path.name, **known, **facts}
+            record = {"image": image, "name": path.name, "taken": time.time(), **known, **facts}
             (folder / "facts.json").write_text(json.dumps(record), encoding="utf-8")
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)

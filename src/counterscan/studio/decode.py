@@ -69,8 +69,22 @@ def _facts(path: Path, view: Path, most: int, side: int) -> dict[str, Any]:
         "bits": picture.bits,
         "format": picture.format,
         "spacing_mm": picture.spacing_mm,
+        "synthetic": _says_synthetic(path, picture.header),
         "view": write_view(picture.unit(), view, side),
     }
+
+
+def _says_synthetic(path: Path, header: Any) -> bool:
+    """Whether the file itself says that it was made by software, as all files do that we write."""
+    from PIL import Image
+
+    if getattr(header, "SyntheticData", "") == "YES":
+        return True
+    try:
+        with Image.open(path) as image:
+            return image.info.get("Synthetic") == "yes"
+    except OSError:  # no PNG
+        return False
 
 
 def main(arguments: list[str]) -> None:

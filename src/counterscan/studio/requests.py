@@ -23,22 +23,33 @@ class MaskRequest(_Request):
     bits: Annotated[str, Field(max_length=2_800_000)]
 
 
-class EditRequest(_Request):
-    """The options of ``counterscan edit``. ``count`` alternatives have the seeds ``seed``, ``seed + 1``, …"""
-
-    image: Id
+class _Question(_Request):
     remove: Annotated[list[Words], Field(max_length=16)] = []
     add: Annotated[list[Words], Field(max_length=16)] = []
     source: Words | None = None
     target: Words | None = None
     instruct: Words | None = None
     region: Words | None = None
-    mask: MaskRequest | None = None
     keep: Annotated[list[Words], Field(max_length=16)] = []
     method: Words | None = None
     model: Words | None = None
     seed: Seed = 0
+
+
+class EditRequest(_Question):
+    """The options of ``counterscan edit``. ``count`` alternatives have the seeds ``seed``, ``seed + 1``, …"""
+
+    image: Id
+    mask: MaskRequest | None = None
     count: Annotated[int, Field(ge=1, le=6)] = 1
+
+
+class BatchRequest(_Question):
+    """The same question of the first ``n`` rows of a manifest that hold the words of ``query``."""
+
+    manifest: Words
+    query: Annotated[str, Field(max_length=200)] = ""
+    n: Annotated[int, Field(ge=1, le=50)] = 10
 
 
 class AttributeRequest(_Request):

@@ -7,8 +7,12 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from counterscan.errors import WordsError, WorkError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 
 def is_loopback(host: str) -> bool:
@@ -39,6 +43,26 @@ def state_folder(host: str, port: int) -> Path:
     return Path(base) / "counterscan" / f"studio-{host.replace(':', '_')}-{port}"
 
 
+def check_access(host: str, token: str | None) -> None:
+    """Raise ``WordsError`` for a ``host`` that others can reach without a ``token``, and for a token easily guessed."""
+    if not is_loopback(host) and not token:
+        raise WordsError(f"--host {host} can be reached by others: give a --token that they must know")
+    if token is not None and len(token) < 12:
+        raise WordsError("--token: at least 12 characters, such as those of: openssl rand -hex 16")
+
+
+def run(app: FastAPI, listener: socket.socket, host: str, ready: Callable[[str], None]) -> None:
+    """Serve an application on a listening socket until Ctrl-C; ``ready`` is told the address."""
+    import uvicorn
+
+    ready(f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/")
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, limit_concurrency=256,
+        timeout_keep_alive=15, timeout_graceful_shutdown=3, h11_max_incomplete_event_size=65536,
+    )  # fmt: skip
+    uvicorn.Server(config).run(sockets=[listener])
+
+
 def serve(
     host: str,
     port: int,
@@ -51,29 +75,18 @@ def serve(
     offline: bool,
     ready: Callable[[str], None],
 ) -> None:
-    """Serve until Ctrl-C; ``ready`` is told the address. A ``host`` that others can reach needs a ``token``."""
-    if not is_loopback(host) and not token:
-        raise WordsError(f"--host {host} can be reached by others: give a --token that they must know")
-    if token is not None and len(token) < 12:
-        raise WordsError("--token: at least 12 characters, such as those of: openssl rand -hex 16")
+    """Serve the studio until Ctrl-C; ``ready`` is told the address. A ``host`` that others can reach needs a ``token``."""
+    check_access(host, token)
     for folder, option in ((data, "--data"), (bench, "--bench")):
         if folder is not None and not folder.is_dir():
             raise WordsError(f"{folder}: is no folder; name one after {option}")
-    import uvicorn
-
     from counterscan.studio.app import create
     from counterscan.studio.core import Options
+    from counterscan.studio.door import LOOPBACK
 
     listener = bind(host, port)
-    port = listener.getsockname()[1]
     options = Options(
-        state=state or state_folder(host, port), model=model, token=token, data=data, bench=bench, offline=offline,
-        hosts=("127.0.0.1", "localhost", "[::1]") if is_loopback(host) else (),
+        state=state or state_folder(host, listener.getsockname()[1]), model=model, token=token, data=data, bench=bench,
+        offline=offline, hosts=LOOPBACK if is_loopback(host) else (),
     )  # fmt: skip
-    app = create(options)
-    ready(f"http://{f'[{host}]' if ':' in host else host}:{port}/")
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, limit_concurrency=256,
-        timeout_keep_alive=15, timeout_graceful_shutdown=3, h11_max_incomplete_event_size=65536,
-    )  # fmt: skip
-    uvicorn.Server(config).run(sockets=[listener])
+    run(create(options), listener, host, ready)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import re
 import secrets
 import shutil
@@ -55,7 +57,7 @@ class Session:
         images = self.folder / "images"
         if images.is_dir() and sum(1 for _ in images.iterdir()) >= limits.images:
             raise Full(f"this session holds {limits.images} images, the most allowed; close some")
-        if sum(p.stat().st_size for p in self.folder.rglob("*") if p.is_file()) >= limits.session_bytes:
+        if _size(self.folder) >= limits.session_bytes:
             raise Full("this session holds too much; end it and start another")
 
 
@@ -100,6 +102,16 @@ class Sessions:
             if not self.ledger.knows(folder.name):
                 shutil.rmtree(folder, ignore_errors=True)
         return idle
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files below a folder, which other threads may be changing."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.stat(os.path.join(place, name)).st_size
+    return total
 
 
 def clean(name: str) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from counterscan.errors import WordsError
+from counterscan.errors import ImageError, WordsError
 from counterscan.studio.views import write_view
 
 if TYPE_CHECKING:
@@ -118,6 +119,27 @@ def _exports(picture: Picture, folder: Path, stem: str, own: str, note: Mapping[
     return names
 
 
+def batch(
+    paths: Mapping[int, Path], folder: Path, backbone: Backbone, request: dict[str, Any], *, side: int, report: Report
+) -> dict[str, Any]:
+    """The same edit of images by row; an image that cannot be done is named and costs the others nothing."""
+    import counterscan
+
+    items, failures = [], []
+    for k, (row, path) in enumerate(paths.items()):
+
+        def part(done: int, total: int, k: int = k) -> None:
+            report(k * total + done, len(paths) * total)
+
+        try:
+            result = counterscan.edit(_read(path), **request, model=backbone, progress=part)
+        except ImageError as error:
+            failures.append({"row": row, "error": str(error)})
+        else:
+            items.append(_edited(result, folder, f"{row}.{path.stem}.{request['seed']}", side) | {"row": row})
+    return {"items": items, "failures": failures, "model": backbone.card.name}
+
+
 def attribute(
     path: Path, folder: Path, backbone: Backbone, request: dict[str, Any], *, side: int, report: Report
 ) -> dict[str, Any]:
@@ -128,7 +150,9 @@ def attribute(
     result = counterscan.attribute(picture, **request, model=backbone, progress=report)
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"{picture.stem}.{result.seed}"
-    files = result.save(folder, stem) | {"view": f"{stem}.map.view", "spread": f"{stem}.spread.view"}
+    source = picture.path is not None and picture.format == "dicom" and find_spec("highdicom")
+    formats = ("png", "dicom-seg") if source and result.present else ("png",)
+    files = result.save(folder, stem, formats) | {"view": f"{stem}.map.view", "spread": f"{stem}.spread.view"}
     view = write_view(result.map / 2 + 0.5, folder / files["view"], side)
     write_view(result.spread, folder / files["spread"], side)
     about = {"asked": f"where is {result.finding}", "method": request["method"] or backbone.card.default_method}

@@ -127,7 +127,7 @@ async function submit(changes) {
 
 async function finish(job, image) {
   state.jobs.set(job.id, job);
-  if (job.state === "done" && job.kind !== "generate") {
+  if (job.state === "done") {
     for (const item of job.result.items) item.repeats = job.result.repeats;
     if (state.image === image) await show(job.id, 0);
     else await refresh();
@@ -137,7 +137,7 @@ async function finish(job, image) {
 }
 
 const tabs = [...document.querySelectorAll("[role=tab]")];
-const loaders = { data: () => showData($("data"), act), bench: () => showBench($("bench")) };
+const loaders = { data: () => showData($("data"), about, act), bench: () => showBench($("bench")) };
 
 function choose(name) {
   for (const tab of tabs) {
@@ -220,7 +220,7 @@ async function start() {
   }
   if (images.length) await open(images.at(-1), false);
   else await showEmpty();
-  for (const job of jobs.filter((j) => (j.state === "queued" || j.state === "running") && j.kind !== "generate")) {
+  for (const job of jobs.filter((j) => (j.state === "queued" || j.state === "running") && (j.kind === "edit" || j.kind === "attribute"))) {
     attempt(async () => finish(await track($("jobs"), job.id, capital(job.kind)), state.image));
   }
   document.body.dataset.ready = "yes";

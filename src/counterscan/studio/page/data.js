@@ -1,12 +1,13 @@
-// Data sets on the server's shelf: browse a manifest, open an image.
+// Data sets on the server's shelf: browse a manifest, open an image, ask the same of many.
 
 import { get, post } from "./api.js";
+import { makeBatch } from "./batch.js";
 import { attempt, h, plural, select } from "./dom.js";
 
 const PAGE = 25;
 
 /** Fill the tab; `act.take(image)` opens an image to edit. */
-export async function showData(root, act) {
+export async function showData(root, about, act) {
   if (root.childElementCount) return;
   const { manifests } = await get("datasets");
   if (!manifests.length) {
@@ -29,6 +30,7 @@ export async function showData(root, act) {
     start();
   });
   root.replaceChildren(h("div", { className: "card" }, h("h2", {}, "Data sets"), form, h("div", { className: "row" }, total, h("span", { className: "gap" }), earlier, later)),
+    makeBatch(about, act, () => ({ manifest: names.value, query: query.value })),
     h("div", { className: "scroll" }, h("table", { id: "rows" }, h("thead", {}, h("tr", {}, ["", "Image", "Patient", "Age, sex, view", "Split", "Findings", ""].map((title) => h("th", { scope: "col" }, title)))), body)));
   await show();
 

@@ -113,7 +113,8 @@ export function fillBox(viewer, [left, top, right, bottom]) {
 }
 
 function finishBox(viewer) {
-  fillBox(viewer, viewer.box);
+  if (viewer.boxed) viewer.boxed(viewer.box);
+  else fillBox(viewer, viewer.box);
   viewer.box = null;
   viewer.set({});
 }

@@ -17,7 +17,7 @@ const MODES = [
 ];
 const FILES = {
   edit: [["png", "PNG"], ["dicom", "DICOM"], ["report", "Report"], ["mask", "Mask"], ["difference", "Difference"], ["record", "Record"]],
-  attribute: [["overlay", "Overlay"], ["map", "Map"], ["mask", "Mask"]],
+  attribute: [["overlay", "Overlay"], ["map", "Map"], ["mask", "Mask"], ["segmentation", "DICOM-SEG"]],
 };
 
 /** Show answers in `root` and the viewer; `act.goOn(answer)` makes one the image to go on from. */

@@ -24,7 +24,7 @@ export function makeSession(root, state, act) {
   root.append(box);
 
   function showAnswers() {
-    const done = [...state.jobs.values()].filter((job) => job.kind !== "generate" && job.result?.items?.length);
+    const done = [...state.jobs.values()].filter((job) => job.result?.image && job.result.items.length);
     answers.replaceChildren(...done.reverse().map((job) => {
       const [item] = job.result.items;
       const here = state.current?.job === job.id;

@@ -22,6 +22,7 @@ export class Viewer {
     this.drawn = null; // a canvas: what may change
     this.outline = null; // a named region: top, left, bottom, right as parts of the whole
     this.boxes = []; // numbered: [left, top, right, bottom] in picture pixels
+    this.boxed = null; // takes a box that was drawn, instead of its becoming a drawn region
     this.changed = () => {}; // told of every change of window, zoom and split
     this.painted = new Map();
     new ResizeObserver(() => this.resize()).observe(canvas);
