@@ -1,28 +1,34 @@
 """What a batch run costs: images a second beside a loop of single edits, memory, seconds a stage, bytes an image.
 
-    python benchmarks/batch_speed.py -n 2000 --singles 50 -o /tmp/batch
+    python benchmarks/batch_speed.py -n 2000 --singles 50 --work WORK -o benchmarks/results/batch_speed
 
 The images are drawn from the chest world, at ``--size`` pixels. The loop of single edits does what ``counterscan edit``
 does for every image: read, edit, save. Prints one JSON object. ``memory`` holds the resident MiB after a tenth of the
-images and the largest until the end; it is of this process, so run it alone.
+images and the largest until the end; it is of this process, so run it alone. ``load`` says how busy the machine was with
+other work: then trust processor seconds, not seconds. ``benchmarks/scale_page.py`` makes docs/scale.md of the results.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import torch
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 
 import counterscan
 from counterscan.scale import batch
+from counterscan.scale.ledger import Ledger, Row
 from counterscan.scale.openvino import open_backbone
 from counterscan.worlds import chest
 
@@ -61,6 +67,25 @@ def singles(manifest: Path, count: int, model: str, device: str, folder: Path) -
     return rates(count, time.perf_counter() - wall, time.process_time() - processor)
 
 
+def operations(manifest: Path, model: str) -> float:
+    """Floating-point operations of one edit, as torch counts them (products of matrices and convolutions)."""
+    backbone = open_backbone(model)
+    with FlopCounterMode(display=False) as counter:
+        counterscan.edit(manifest.parent / pd.read_csv(manifest)["path"][0], model=backbone, **WORDS)
+    return float(counter.get_total_flops())
+
+
+def adding(folder: Path, count: int = 200) -> float:
+    """Seconds to add a row to a ledger, merges included: what the one process that writes it spends on an item."""
+    row = Row(
+        "images/000000.png", str(folder / "images/000000.png"), "done", files=["x" * 60] * 5, sha256=["0" * 64] * 5
+    )
+    ledger, began = Ledger(folder), time.perf_counter()
+    for i in range(count):
+        ledger.add(replace(row, item=f"images/{i:06d}.png"))
+    return (time.perf_counter() - began) / count
+
+
 def rates(count: int, wall: float, processor: float) -> dict[str, float]:
     return {"images": count, "images_per_second": count / wall, "processor_seconds_per_image": processor / count}
 
@@ -86,7 +111,14 @@ def batched(manifest: Path, count: int, how: dict[str, Any], folder: Path) -> di
         "images_per_second": summary["images_per_second"],
         "processor_seconds_per_image": spent / count,
         "seconds_per_image": rows[["reading", "model", "writing"]].mean().to_dict(),
-        "bytes_per_image": {"outputs": float(rows["bytes"].mean()), "ledger": ledger / len(rows)},
+        "evaluations": float(rows["evaluations"].mean()),
+        "bytes_per_image": {
+            "input": sum((manifest.parent / path).stat().st_size for path in rows["item"]) / len(rows),
+            "outputs": float(rows["bytes"].mean()),
+            "ledger": ledger / len(rows),
+            "ledger_in_memory": pq.read_table(folder / "ledger").nbytes / len(rows),
+        },
+        "files_per_image": float(rows["files"].map(len).mean()),
         "memory": {"after_a_tenth": start, "largest_after": max(memory[len(memory) // 10 :])},
         "failed": summary["failed"],
     }
@@ -101,18 +133,24 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/batch_speed"))
     given = parser.parse_args()
-    manifest = draw(given.output, given.n, given.size)
+    manifest = draw(given.work, given.n, given.size)
     report: dict[str, Any] = {"model": given.model, "device": given.device, "threads": torch.get_num_threads()}
-    for name in ("first", "singles", "batch"):
-        shutil.rmtree(given.output / name, ignore_errors=True)
+    report |= {"size": given.size, "batch_size": given.batch_size, "workers": given.workers}
+    report |= {"cores": os.cpu_count(), "load": os.getloadavg()[0]}
+    for name in ("first", "singles", "batch", "adding"):
+        shutil.rmtree(given.work / name, ignore_errors=True)
     how = {"model": given.model, "device": given.device, "batch_size": given.batch_size, "workers": given.workers}
-    batch(draw(given.output, 1, given.size), given.output / "first", **how, **WORDS)  # what is imported when first used
-    report["batch"] = batched(manifest, given.n, how, given.output / "batch")
+    batch(draw(given.work, 1, given.size), given.work / "first", **how, **WORDS)  # what is imported when first used
+    report["batch"] = batched(manifest, given.n, how, given.work / "batch")
     if given.singles:
-        report["singles"] = singles(manifest, given.singles, given.model, given.device, given.output / "singles")
+        report["singles"] = singles(manifest, given.singles, given.model, given.device, given.work / "singles")
         report["ratio"] = report["batch"]["images_per_second"] / report["singles"]["images_per_second"]
+    report |= {"operations": operations(manifest, given.model), "ledger_seconds": adding(given.work / "adding")}
+    given.output.mkdir(parents=True, exist_ok=True)
+    (given.output / "results.json").write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps(report, indent=2))
 
 
