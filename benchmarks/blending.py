@@ -1,9 +1,11 @@
-"""How a change should be put into the original: rules compared on exact edits, where the model cannot be at fault.
+"""How a change should be put into the original: rules compared on exact edits, where the model cannot be at fault, and on
+the model's own.
 
     python benchmarks/blending.py -n 8 -o benchmarks/results/blending
 
-The "edited" image is the exact counterfactual through the model's autoencoder, the reconstruction the factual through it: an
-edit by a perfect model. What error is left is the rule's and the autoencoder's.
+For "exact" the edited image is the exact counterfactual through the model's autoencoder, the reconstruction the factual
+through it: an edit by a perfect model. What error is left is the rule's and the autoencoder's. For "own" it is what the
+model's default method answers.
 """
 
 from __future__ import annotations
@@ -11,14 +13,17 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
 
-from counterscan import load
+from counterscan import blending, load
 from counterscan.bench.cases import Pair, pairs
-from counterscan.blending import blend
+from counterscan.bench.run import answer
+from counterscan.methods import suited
 from counterscan.metrics.truth import drift_outside, error_inside
 from counterscan.worlds import chest
 
@@ -26,10 +31,12 @@ Rule = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 def ours(threshold: float | None = None) -> Rule:
-    """The rule in use, with its own threshold or another."""
+    """The rule in use, with its own threshold or a fixed one."""
 
     def rule(original: np.ndarray, rebuilt: np.ndarray, edited: np.ndarray) -> np.ndarray:
-        change, weight = blend(original, rebuilt, edited, **({} if threshold is None else {"threshold": threshold}))
+        fixed = {} if threshold is None else {"LEAST": threshold, "MOST": threshold}
+        with mock.patch.multiple(blending, **fixed):
+            change, weight = blending.blend(original, rebuilt, edited)
         return original + weight * change
 
     return rule
@@ -39,7 +46,8 @@ RULES: dict[str, Rule] = {
     "the decoding alone": lambda original, rebuilt, edited: edited,
     "differences alone": lambda original, rebuilt, edited: original + edited - rebuilt,
     "ours": ours(),
-    "ours, threshold 0.04": ours(0.04),
+    "ours, above 0.01": ours(0.01),
+    "ours, above 0.04": ours(0.04),
     "ours, everywhere": ours(-1.0),
 }
 
@@ -63,23 +71,25 @@ def main() -> None:
             "chest", finding, "remove", o.n, template=backbone.card.template, size=backbone.resolution
         )
         rebuilt, edited = (decoded(backbone, [getattr(p, key) for p in items]) for key in ("factual", "truth"))
-        for name, rule in RULES.items():
-            out = [np.clip(rule(p.factual, r, e), 0, 1) for p, r, e in zip(items, rebuilt, edited, strict=True)]
+        own = [one.edited for one in answer(backbone, suited(backbone.card), items, lambda done: None)]
+        for (kind, after), (name, rule) in product((("exact", edited), ("own", own)), RULES.items()):
+            out = [np.clip(rule(p.factual, r, e), 0, 1) for p, r, e in zip(items, rebuilt, after, strict=True)]
             error = np.mean([error_inside(x, p.truth, p.factual, p.mask) for x, p in zip(out, items, strict=True)])
             drift = np.mean([drift_outside(x, p.factual, p.mask) for x, p in zip(out, items, strict=True)])
-            rows.append({"rule": name, "finding": finding, "error_inside": float(error), "drift_outside": float(drift)})
-    lines = ["| rule | mean error inside | worst finding | drift outside |", "| --- | --- | --- | --- |"]
-    for name in RULES:
-        some = [row for row in rows if row["rule"] == name]
+            facts = {"edits": kind, "rule": name, "finding": finding}
+            rows.append(facts | {"error_inside": float(error), "drift_outside": float(drift)})
+    lines = ["| edits | rule | mean error inside | worst finding | drift outside |", "| --- | --- | --- | --- | --- |"]
+    for kind, name in product(("exact", "own"), RULES):
+        some = [row for row in rows if (row["edits"], row["rule"]) == (kind, name)]
         worst = max(some, key=lambda row: row["error_inside"])
         mean, drift = (np.mean([row[key] for row in some]) for key in ("error_inside", "drift_outside"))
-        lines.append(f"| {name} | {mean:.3f} | {worst['finding']} {worst['error_inside']:.3f} | {drift:.5f} |")
+        lines.append(f"| {kind} | {name} | {mean:.3f} | {worst['finding']} {worst['error_inside']:.3f} | {drift:.5f} |")
     print("\n".join(lines))
     o.o.mkdir(parents=True, exist_ok=True)
-    facts = {"model": o.model, "fingerprint": backbone.fingerprint, "n": o.n, "rows": rows}
-    (o.o / "results.json").write_text(json.dumps(facts, indent=2) + "\n")
+    told = {"model": o.model, "fingerprint": backbone.fingerprint, "n": o.n, "rows": rows}
+    (o.o / "results.json").write_text(json.dumps(told, indent=2) + "\n")
     (o.o / "results.md").write_text(
-        f"# Rules of blending, on exact edits\n\n`{o.model}`, {o.n} cases a finding\n\n" + "\n".join(lines) + "\n"
+        f"# Rules of blending\n\n`{o.model}`, {o.n} cases a finding\n\n" + "\n".join(lines) + "\n"
     )
 
 

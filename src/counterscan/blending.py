@@ -19,13 +19,16 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
-THRESHOLD = 0.04  # smoothed absolute change, in intensities from 0 to 1, that counts as changed
+# What counts as changed: a smoothed absolute change of so many times its median over the image, so that a faint edit does
+# and what drifts everywhere does not; within bounds, in intensities from 0 to 1.
+STANDS_OUT = 2.0
+LEAST, MOST = 0.01, 0.04
 SMOOTHING = 1 / 128  # of the image side: how far a pixel looks around before it is called changed
 MARGIN = 1 / 64  # of the image side: how far the changed area is grown
 REPLACED = 0.02, 0.08  # smoothed absolute change from which on, and at which, the original's finest detail goes too
 DETAIL = 1 / 256  # of the image side: the smoothing of that
 FEATHER = 1 / 64  # of the image side: over what distance the change fades out
-SMALLEST = 5e-4  # of the image area: smaller changed areas are noise
+SMALLEST = 1e-3  # of the image area: smaller changed areas are noise
 
 
 def blend(
@@ -33,7 +36,6 @@ def blend(
     reconstruction: Array,
     edited: Array,
     *,
-    threshold: float = THRESHOLD,
     region_mask: NDArray[np.bool_] | None = None,
 ) -> tuple[Array, Array]:
     """The signed change (H, W[, C]) to add to the original, and its weight (H, W) in [0, 1].
@@ -41,7 +43,7 @@ def blend(
     All three images are float32 (H, W[, C]) in [0, 1], square or not. The weight is 0 outside the changed area and
     outside ``region_mask``, 1 well inside, and falls smoothly between. The change is not yet multiplied by the weight.
     """
-    mask = changed_area(reconstruction, edited, threshold=threshold)
+    mask = changed_area(reconstruction, edited)
     if region_mask is not None:
         mask &= region_mask
     weight = feather(mask, FEATHER * max(mask.shape), region_mask)
@@ -68,14 +70,13 @@ def _smoothed(reconstruction: Array, edited: Array, width: float) -> Array:
     return smoothed
 
 
-def changed_area(reconstruction: Array, edited: Array, *, threshold: float = THRESHOLD) -> NDArray[np.bool_]:
-    """Where the smoothed absolute difference exceeds ``threshold``, without specks and holes, grown by a margin. (H,
-    W).
-    """
+def changed_area(reconstruction: Array, edited: Array) -> NDArray[np.bool_]:
+    """Where the smoothed absolute difference stands out, without specks and holes, grown by a margin. (H, W)."""
     from scipy import ndimage
 
     side = max(edited.shape)
-    mask = _smoothed(reconstruction, edited, SMOOTHING) > threshold
+    smoothed = _smoothed(reconstruction, edited, SMOOTHING)
+    mask = smoothed > np.clip(STANDS_OUT * np.median(smoothed), LEAST, MOST)
     labels, count = ndimage.label(mask)
     if count:
         sizes = np.bincount(labels.ravel())

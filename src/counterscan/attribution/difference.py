@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from counterscan.blending import THRESHOLD
-
 if TYPE_CHECKING:
     from counterscan.result import Counterfactual
 
 Array = NDArray[np.float32]
+FLOOR = 0.04  # weaker changes (intensities from 0 to 1) are no finding
 SMALLEST = 2e-4  # of the image: smaller regions are specks
 
 
@@ -57,10 +56,10 @@ def strength(difference: Array) -> Array:
     return smoothed
 
 
-def threshold(null: Sequence[Array], rate: float = 0.01, floor: float = THRESHOLD) -> float:
+def threshold(null: Sequence[Array], rate: float = 0.01, floor: float = FLOOR) -> float:
     """The absolute difference that null edits of the same image exceed in a share ``rate`` of their pixels.
 
-    Never below ``floor``: weaker changes are not put into a counterfactual, so no reader would see them.
+    Never below ``floor``: no reader would see weaker changes.
     """
     return max(float(np.quantile(np.abs(np.stack(null)), 1 - rate)), floor)
 
