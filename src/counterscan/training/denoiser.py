@@ -97,7 +97,8 @@ def draw(corpus: Corpus, settings: DenoiserSettings, rng: np.random.Generator) -
     other = np.array([twin(corpus, int(i), rng) if p else i for i, p in zip(pick, paired, strict=True)])
     z, twins = (torch.from_numpy(corpus.latents[k].astype(np.float32)) for k in (pick, other))
     rows = [(corpus.rows[i], corpus.rows[j]) for i, j in zip(pick, other, strict=True)]
-    return _batch(z, twins, rows, paired, settings, rng)
+    weight = torch.stack([change_weight(corpus.latents[[i, *relatives(corpus, int(i))]]) for i in pick])
+    return _batch(z, twins, rows, paired, weight, settings, rng)
 
 
 def _batch(
@@ -105,6 +106,7 @@ def _batch(
     twins: Tensor,
     rows: list[tuple[Row, Row]],
     paired: NDArray[np.bool_],
+    weight: Tensor,
     settings: DenoiserSettings,
     rng: np.random.Generator,
 ) -> Batch:
@@ -119,7 +121,7 @@ def _batch(
         else:  # what is not mentioned is kept as well
             captions.append(caption(row, rng, settings.captions))
     target = torch.where(torch.from_numpy(keep).view(-1, 1, 1, 1), z, twins)
-    return Batch(z, target, captions, change_weight(z, twins), torch.from_numpy(paired))
+    return Batch(z, target, captions, weight, torch.from_numpy(paired))
 
 
 def removals(corpus: Corpus) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -145,39 +147,53 @@ def draw_crops(
     chosen = pairs[0][rng.choice(len(pairs[0]), 2 * settings.batch, p=pairs[1])]
     side = corpus.latents.shape[-1] // 2
     z, twins = (np.empty((len(chosen), corpus.latents.shape[1], side, side), np.float32) for _ in range(2))
+    weight = torch.empty(len(chosen), 1, side, side)
     for k, (i, j) in enumerate(chosen):
         before, after = corpus.latents[i].astype(np.float32), corpus.latents[j].astype(np.float32)
         change = np.abs(after - before).max(0) + 1e-6  # a finding hidden behind another changes nothing
         y, x = np.unravel_index(rng.choice(change.size, p=(change / change.sum()).ravel()), change.shape)
         top, left = (int(np.clip(at - rng.integers(side), 0, side)) for at in (y, x))
-        z[k], twins[k] = (a[:, top : top + side, left : left + side] for a in (before, after))
+        here = (..., slice(top, top + side), slice(left, left + side))
+        z[k], twins[k] = before[here], after[here]
+        weight[k] = change_weight(corpus.latents[[i, *relatives(corpus, int(i))]])[here]
     rows = [(corpus.rows[i], corpus.rows[j]) for i, j in chosen]
-    return _batch(torch.from_numpy(z), torch.from_numpy(twins), rows, np.ones(len(rows), bool), settings, rng)
+    paired = np.ones(len(rows), bool)
+    return _batch(torch.from_numpy(z), torch.from_numpy(twins), rows, paired, weight, settings, rng)
+
+
+def relatives(corpus: Corpus, i: int) -> list[int]:
+    """The other images of the same patient."""
+    near = range(max(i - 8, 0), min(i + 9, len(corpus.rows))) if corpus.patients[i] >= 0 else ()
+    return [j for j in near if corpus.patients[j] == corpus.patients[i] and j != i]
 
 
 def twin(corpus: Corpus, i: int, rng: np.random.Generator) -> int:
     """Another image of the same patient: one that differs in :data:`HARD` findings three times as often, and one that has
     more findings twice as often, as only whole images can teach to add.
     """
-    near = range(max(i - 8, 0), min(i + 9, len(corpus.rows)))
-    twins = [j for j in near if corpus.patients[j] == corpus.patients[i] and j != i]
+    twins = relatives(corpus, i)
     differ = [set(corpus.rows[i].present) ^ set(corpus.rows[j].present) for j in twins]
     weight = np.array([max((3.0 if fact[0] in HARD else 1.0 for fact in facts), default=1.0) for facts in differ])
     weight *= [2.0 if set(corpus.rows[j].present) > set(corpus.rows[i].present) else 1.0 for j in twins]
     return int(rng.choice(twins, p=weight / weight.sum()))
 
 
-def change_weight(z: Tensor, target: Tensor, energy: float = 0.04, least: float = 2.0, most: float = 40.0) -> Tensor:
-    """(B, 1, h, w): 1 everywhere, more where a twin differs, so that every finding teaches about as much.
+def change_weight(family: NDArray[np.float16], energy: float = 0.04, least: float = 2.0, most: float = 40.0) -> Tensor:
+    """(1, h, w) from the latents (1 + k, C, h, w) of an image and its k relatives: 1, and more wherever one of them differs,
+    so that every finding teaches about as much.
 
     The squared difference of a nodule's twin, averaged over the latent, is 250 times smaller than that of an effusion's:
-    unweighted, a network learns to take away what is large, and only much later what is small.
+    unweighted, a network learns to take away what is large, and only much later what is small. ALL relatives count,
+    whichever is the target: weighted only where it is asked to change, a network that is not sure which finding was meant
+    does best to take away a little of every one.
     """
-    difference = (z - target).square().mean(1, keepdim=True)
-    changed = ((z - target).abs().amax(1, keepdim=True) > 0.25).float()
+    every = torch.from_numpy(family.astype(np.float32))
+    difference = every[1:] - every[:1]
+    changed = (difference.abs().amax(1, keepdim=True) > 0.25).float()
     changed = nn.functional.max_pool2d(changed, 3, stride=1, padding=1)
-    mean = difference.mean(dim=(1, 2, 3), keepdim=True)
-    return 1 + changed * ((energy / mean.clamp(min=1e-6)).clamp(least, most) - 1)
+    mean = difference.square().mean(dim=(1, 2, 3), keepdim=True)
+    weight = 1 + changed * ((energy / mean.clamp(min=1e-6)).clamp(least, most) - 1)
+    return torch.cat([weight, torch.ones(1, *weight.shape[1:])]).amax(0)
 
 
 def times(batch: Batch, shift: float, steps: int, generator: torch.Generator) -> Tensor:
