@@ -27,10 +27,13 @@ COMPACT = [
 ]  # fmt: skip
 
 
+NAMED = dict.fromkeys(("nih", "gi", "brain"), "metadata")  # layouts that one reader reads
+
+
 def manifest_of(layout: str, folder: Path) -> Path:
     """A small data set in its own layout, imported."""
     LAYOUTS[layout](folder / "set")
-    found = open_layout(layout, folder / "set", folder / "work")
+    found = open_layout(NAMED.get(layout, layout), folder / "set", folder / "work")
     write(folder / "manifest.parquet", found.records, found.findings, found.contrasts)
     return folder / "manifest.parquet"
 
@@ -77,7 +80,54 @@ def brats(top: Path) -> None:
     volume(top / "BraTS2021_00000/BraTS2021_00000_seg.nii.gz", lesion(4), np.uint8)
 
 
-LAYOUTS = {"chexpert": chexpert, "mimic-cxr-jpg": mimic, "medvqa-gi": medvqa, "brats": brats}
+def with_metadata(top: Path, rows: list[str], mode: str = "L") -> None:
+    """``metadata.csv`` and the files that it names."""
+    text(top / "metadata.csv", "\n".join(rows) + "\n")
+    for row in rows[1:]:
+        for name in row.split(",")[:2]:
+            if name.endswith((".jpg", ".png")):
+                picture(top / (name if "/" in name else f"images/{name}"), mode="L" if "mask" in name else mode)
+
+
+def nih(top: Path) -> None:
+    """As nih-cxr: the labels of ChestX-ray14 and devices, as 1, 0 and -1."""
+    head = "file,patient_id,follow_up,age,sex,view,Cardiomegaly,Effusion,Infiltration,Support_Devices,split"
+    rows = [
+        f"0000006{k}_012.jpg,6{k},12,77,M,AP,0,{k % 2},-1,{k // 2 % 2},{'test' if k > 3 else 'train'}" for k in range(8)
+    ]
+    with_metadata(top, [head, *rows])
+
+
+def gi(top: Path) -> None:
+    """As gi-medvqa: several prompts an image, of which the reader takes the first."""
+    head = "file,procedure,Polyp,Instrument,n_polyps,polyp_size,prompts,group,split"
+    told = "Generate an image containing a polyp. || Generate an image with 1 polyp."
+    rows = [f"images/cl8k2u1pm1dw708320{k}.jpg,colonoscopy,1,0,1,5-10mm,{told},g{k},train" for k in range(4)]
+    with_metadata(top, [head, *rows], "RGB")
+
+
+def brain(top: Path) -> None:
+    """As brain-tumour: a mask beside each slice."""
+    head = (
+        "file,mask,index,series_group,Tumour,Meningioma,Glioma,Pituitary_Tumour,label,side,vertical,size,prompt,split"
+    )
+    told = '"contrast-enhanced T1-weighted brain MRI, large meningioma, image right, middle third"'
+    rows = [f"images/000{k}.jpg,masks/000{k}__tumour.png,{k},{k},1,{k % 2},{1 - k % 2},0,meningioma,image right,middle,large,"
+            f"{told},{'test' if k > 3 else 'train'}" for k in range(6)]  # fmt: skip
+    with_metadata(top, [head, *rows])
+
+
+LAYOUTS = {
+    "chexpert": chexpert, "mimic-cxr-jpg": mimic, "medvqa-gi": medvqa, "brats": brats, "nih": nih, "gi": gi, "brain": brain,
+}  # fmt: skip
+    "chexpert": chexpert,
+    "mimic-cxr-jpg": mimic,
+    "medvqa-gi": medvqa,
+    "brats": brats,
+    "nih": nih,
+    "gi": gi,
+    "brain": brain,
+}
 
 
 def edited(model: Path, channels: int, folder: Path, **request: object) -> None:
@@ -120,6 +170,35 @@ def test_a_recipe_from_nothing_in_two_parts(tmp_path, name):
     result = train(read(CONFIGS / f"{name.removesuffix('-vae')}.yaml", [*words, *again]))
     request = {"source": "a polyp", "target": "no polyps"}
     edited(result.folder, first.compact["channels"], tmp_path, **request)
+
+
+def test_the_built_in_chest_model_is_gone_on_with(tmp_path):
+    """By the command line, from chest-world itself; validation images are those of the file's own test split."""
+    from typer.testing import CliRunner
+
+    from counterscan.cli import app
+
+    words = [*SMALL, f"data.manifest={manifest_of('nih', tmp_path)}", f"output={tmp_path / 'run'}", "data.split=train"]
+    words += ["validation.images=1", "validation.method=sdedit"]
+    done = CliRunner().invoke(app, ["train", str(CONFIGS / "chest-nih.yaml"), *words, "--json"])
+    assert done.exit_code == 0, done.output
+    opened = counterscan.load(tmp_path / "run")
+    assert opened.card.name == "chest-nih" and opened.card.template == "nih chest radiograph"
+    assert {"pleural effusion", "support devices", "cardiomegaly"} <= set(opened.card.findings)
+    found = opened.card.scores["validation"]["findings"]
+    assert {name: row["n"] for name, row in found.items()} == {"pleural effusion": 1, "support devices": 1}
+    edited(tmp_path / "run", 1, tmp_path, remove="effusion", method="sdedit")
+
+
+@pytest.mark.parametrize(("name", "layout"), [("gi", "gi"), ("brain-t1c", "brain")])
+def test_a_built_in_model_from_nothing_in_its_own_layout(tmp_path, name, layout):
+    words = [f"data.manifest={manifest_of(layout, tmp_path)}", *(word for word in SMALL if "split" not in word)]
+    first = train(read(CONFIGS / f"{name}-vae.yaml", [*words, *COMPACT, f"output={tmp_path / 'vae'}"]))
+    again = [f"model={first.folder}", f"output={tmp_path / 'run'}"]
+    result = train(read(CONFIGS / f"{name}.yaml", [*words, *again]))
+    opened = counterscan.load(result.folder)
+    assert opened.card.name == name and ("polyp" if name == "gi" else "meningioma") in opened.card.findings
+    edited(result.folder, opened.channels, tmp_path, source="a polyp", target="no polyps", method="sdedit")
 
 
 @pytest.mark.parametrize("name", ["polyp-lora-medvqa", "flux-lora-rocov2"])

@@ -13,7 +13,7 @@ from tests.models import tiny
 from tests.training.small import config
 
 import counterscan
-from counterscan.errors import DataError, WordsError
+from counterscan.errors import CounterscanError, DataError, WordsError
 from counterscan.training.session import Session
 from counterscan.training.trainer import train
 
@@ -258,6 +258,50 @@ def test_a_sample_of_each_prompt_is_drawn_on_the_way(tmp_path):
     strips = sorted((tmp_path / "run/samples").iterdir())
     assert [path.name for path in strips] == ["step-0000001.png", "step-0000002.png"]
     assert Image.open(strips[0]).size == (64, 32)
+
+
+def test_held_out_images_are_edited_on_the_way_and_told_on_the_card(tmp_path):
+    """With a judge, and a mask of another size than the images."""
+    from PIL import Image
+
+    asked = {"findings": ["pleural effusion"], "split": "train", "images": 2, "every": 1, "method": "sdedit"}
+    wanted = config(tmp_path, validation={**asked, "judge": "chest-nih-judge"})
+    Image.fromarray(np.repeat([[0, 255]], 16, 0).repeat(8, 1).astype(np.uint8)).save(tmp_path / "data/mask.png")
+    lines = wanted.data.manifest.read_text().splitlines()
+    lines = [f"{lines[0]},mask", *(f"{line},mask.png" for line in lines[1:])]
+    wanted.data.manifest.write_text("\n".join(lines) + "\n")
+    plain = train(config(tmp_path, output=str(tmp_path / "plain")))
+    result = train(wanted)
+    assert result.loss == plain.loss, "looking changes nothing"
+    folder = result.folder / "validation"
+    assert {path.name for path in folder.iterdir()} == {
+        f"step-000000{step}{end}" for step in (1, 2) for end in (".json", "-pleural-effusion.png")
+    }
+    told = counterscan.load(result.folder).card.scores["validation"]
+    assert (told["step"], told["split"], told["judge"]) == (2, "train", "chest-nih-judge")
+    found = told["findings"]["pleural effusion"]
+    assert found["n"] == 2 and {"gain", "l1", "mask_auprc"} <= set(found) and 0 < found["mask_auprc"] <= 1
+    assert counterscan.load(plain.folder).card.scores == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "says"),
+    [
+        ({}, DataError, r"no image of the split 'val' has pleural effusion; set validation.split"),
+        ({"split": "train", "method": "nothing"}, WordsError, "nothing"),
+        (
+            {"split": "train", "findings": ["pacemaker"], "judge": "chest-world-judge", "images": 0},
+            ValueError,
+            "images",
+        ),
+        ({"split": "train", "judge": "no-such-judge"}, CounterscanError, "no-such-judge"),
+    ],
+    ids=str,
+)
+def test_a_validation_that_cannot_be(tmp_path, changes, error, says):
+    with pytest.raises(error, match=says):
+        train(config(tmp_path, validation={"findings": ["pleural effusion"], **changes}))
+    assert not (tmp_path / "run/log.jsonl").exists()
 
 
 def test_samples_are_of_the_words_as_they_are_now(tmp_path):

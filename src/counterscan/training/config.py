@@ -151,6 +151,21 @@ class Samples(Strict):
     guidance: float = Field(default=3.0, ge=0, le=100)
 
 
+class Validation(Strict):
+    """Edits of held-out images, every ``every`` steps and at the end: the ``findings`` that the model is to remove.
+
+    Each from the first ``images`` of ``split`` that have it, by ``method`` (the model's default otherwise). ``judge``, a
+    classifier, tells what they gain; masks, where the manifest has them, whether the change is where the finding is.
+    """
+
+    findings: tuple[str, ...] = ()
+    split: str = "val"
+    images: int = Field(default=8, ge=1)
+    every: int = Field(default=1000, ge=1)
+    method: str | None = None
+    judge: str | None = None
+
+
 class Config(Strict):
     """One training run.
 
@@ -184,6 +199,7 @@ class Config(Strict):
     seed: int = Field(default=0, ge=0, lt=2**32)
     save_every: int = Field(default=500, ge=1)
     samples: Samples = Samples()
+    validation: Validation = Validation()
     tracker: Literal["tensorboard", "wandb", "mlflow", "trackio"] | None = None
     default_method: str | None = None
     credit: str = ""
@@ -202,6 +218,8 @@ class Config(Strict):
             raise ValueError("train: name at least one part")
         if "vae" in self.train and len(self.train) > 1:
             raise ValueError("train: the vae is trained alone, before what reads its latents; use two runs")
+        if "vae" in self.train and self.validation.findings:
+            raise ValueError("validation: an autoencoder edits nothing; leave it out")
         if "lora" in self.train and {"unet", "transformer"} & set(self.train):
             raise ValueError("train: lora or the whole denoiser, not both")
         if "token" in self.train and "text_encoder" in self.train:

@@ -21,6 +21,7 @@ from counterscan.training.corpus import Corpus
 from counterscan.training.parts import plain_state
 from counterscan.training.pictures import read_row
 from counterscan.training.state import write_text
+from counterscan.training.validation import last
 
 LATENT_IMAGES = 64
 
@@ -115,7 +116,7 @@ def card_of(backbone: Any, config: Config, corpus: Corpus, losses: Sequence[floa
         findings=tuple(dict.fromkeys([*(names if of_findings else ()), *backbone.card.findings])),
         template=captions.template if of_findings else backbone.card.template,
         training=training,
-        scores={},
+        scores=last(config),
         null_change={},
         default_method=config.default_method or backbone.card.default_method,
         credit=config.credit or backbone.card.credit,

@@ -19,12 +19,14 @@ from counterscan.training import loader
 from counterscan.training.cache import Latents
 from counterscan.training.config import Config
 from counterscan.training.corpus import Corpus, fitting, open_corpus, wordings
+from counterscan.training.finish import card_of
 from counterscan.training.learner import Batch, Denoiser, build
 from counterscan.training.objective import generator_of
 from counterscan.training.optimization import optimizer_of, schedule
 from counterscan.training.parts import Average, choose, encoders, learned, open_model
 from counterscan.training.start import start_folder
 from counterscan.training.state import Run, pack, unpack
+from counterscan.training.validation import Judge, check, trials
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class Session:
             raise WordsError(f"batch: {config.batch} images cannot be shared by {self.world} processes")
         self.run = Run(config.output)
         self.corpus: Corpus = open_corpus(config.data)
+        self.trials, asked = trials(config), config.validation
+        self.judge = Judge(asked.judge, asked.findings) if asked.judge and asked.findings else None
         if "token" in config.train:
             need_word(self.corpus, config)
         with self.accelerator.main_process_first():
@@ -80,6 +84,8 @@ class Session:
         self.parts = choose(self.backbone, config)
         if "vae" not in self.parts:
             self.corpus = replace(self.corpus, fit=fitting(encoders(self.backbone), self.corpus.findings))
+        if self.trials:
+            check(self.backbone, card_of(self.backbone, config, self.corpus, (), self.world), config)
         self.learner: nn.Module = build(self.backbone, self.parts, config)
         self.learner.train()
         self.parameters = learned(self.learner)

@@ -27,6 +27,7 @@ FREE = {
     "steps",
     "save_every",
     "samples",
+    "validation",
     "tracker",
     "micro_batch",
     "name",

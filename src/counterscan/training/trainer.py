@@ -15,7 +15,7 @@ from pathlib import Path
 from torch import nn
 
 from counterscan.errors import WordsError, WorkError
-from counterscan.training import finish, loader
+from counterscan.training import finish, loader, validation
 from counterscan.training.config import Config
 from counterscan.training.corpus import written
 from counterscan.training.parts import encoders, using
@@ -120,6 +120,10 @@ def _loop(session: Session, source: loader.Source, first: int, losses: list[floa
             if main and config.samples.prompts and (done % config.samples.every == 0 or done == config.steps):
                 with using(session.average, session.parameters), resting(session.parts):
                     finish.draw_samples(session.backbone, config, done)
+            if main and session.trials and (done % config.validation.every == 0 or done == config.steps):
+                with using(session.average, session.parameters), resting(session.parts):
+                    card = finish.card_of(session.backbone, config, session.corpus, losses, session.world)
+                    validation.validate(session.backbone, card, session.trials, session.judge, config, done)
     return pace
 
 
