@@ -120,14 +120,6 @@ def brain(top: Path) -> None:
 LAYOUTS = {
     "chexpert": chexpert, "mimic-cxr-jpg": mimic, "medvqa-gi": medvqa, "brats": brats, "nih": nih, "gi": gi, "brain": brain,
 }  # fmt: skip
-    "chexpert": chexpert,
-    "mimic-cxr-jpg": mimic,
-    "medvqa-gi": medvqa,
-    "brats": brats,
-    "nih": nih,
-    "gi": gi,
-    "brain": brain,
-}
 
 
 def edited(model: Path, channels: int, folder: Path, **request: object) -> None:
