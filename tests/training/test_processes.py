@@ -14,6 +14,8 @@ import pytest
 from tests.training.small import config_file
 
 import counterscan
+from counterscan.errors import WordsError
+from counterscan.training.session import need_whole
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,6 +51,20 @@ def test_two_processes_learn_what_one_learns(tmp_path):
         training = counterscan.load(output).card.training
         assert (training["images_seen"], training["processes"]) == (30, processes)
     assert len(curves[0]) == 5 and np.allclose(*curves, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/accelerate").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_launch_files_are_accelerates_own(path):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    told = load_config_from_file(str(path))
+    assert told.distributed_type.value == "MULTI_GPU" and told.num_processes == 8 * told.num_machines
+    need_whole(told.distributed_type.value)
+
+
+def test_sharded_weights_are_refused():
+    with pytest.raises(WordsError, match="FSDP spreads the weights over processes.*MULTI_GPU"):
+        need_whole("FSDP")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo")

@@ -197,7 +197,7 @@ class Session:
 
 
 def accelerator_of(config: Config) -> Any:
-    """The accelerator of this process. Raises ``WordsError`` for a precision or tracker that is not here."""
+    """The accelerator of this process. Raises ``WordsError`` for a precision or tracker that is not here, and for sharding."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs
@@ -220,9 +220,19 @@ def accelerator_of(config: Config) -> Any:
     except (ValueError, ImportError) as error:
         text = " ".join(str(error).split())[:200]
         raise WordsError(f"precision: {config.precision} cannot be used on this machine ({text})") from error
+    need_whole(str(accelerator.distributed_type.value))
     if config.tracker and not accelerator.log_with:  # accelerate passes over trackers that it does not find
         raise WordsError(f"tracker: the package {config.tracker} is not installed; install it, or leave tracker out")
     return accelerator
+
+
+def need_whole(kind: str) -> None:
+    """Raises ``WordsError`` where weights would be spread over processes: a checkpoint would then hold a part of them."""
+    if kind in ("FSDP", "DEEPSPEED", "MEGATRON_LM", "TP"):
+        raise WordsError(
+            f"accelerate: {kind} spreads the weights over processes, and the trainer keeps them whole; choose MULTI_GPU "
+            "(configs/accelerate/), and where memory is short train: lora, frozen: bfloat16, checkpointing: true"
+        )
 
 
 def need_word(corpus: Corpus, config: Config) -> None:
