@@ -105,7 +105,7 @@ def test_a_report_too_long_for_the_encoder_keeps_its_findings_and_what_they_deny
     (text,) = drawn - {"short"}
     assert len(text.split()) <= 12 and "small left pleural effusion" in text
     assert all(f"no {name}" in text.lower() for name in ("pneumothorax", "pneumonia") if name in text.lower())
-    assert {"", text, "short"} == set(wordings(corpus, Data(manifest=corpus.manifest, captions=asked)))
+    assert {"", text, "short"} == set(wordings(corpus, Data(manifest=corpus.manifest, captions=asked)) or ())
 
 
 def test_a_caption_of_many_findings_is_shortened_too(tmp_path):

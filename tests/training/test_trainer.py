@@ -97,6 +97,22 @@ def test_kept_prompts_train_as_encoded_ones_do(tmp_path):
     assert list((tmp_path / "True/text").rglob("*.safetensors")) and not (tmp_path / "False/text").exists()
 
 
+def test_prompts_too_many_to_be_remembered_are_kept(tmp_path, monkeypatch):
+    """Unless the text encoder learns, they are drawn without number, or are too large."""
+    many = {"batch": 2, "steps": 1}
+    for name, changes in {
+        "few": {},
+        "many": {},
+        "learns": {"train": ["unet", "text_encoder"]},
+        "drawn": {"data": {"captions": {"source": "findings"}}},
+        "large": {},
+    }.items():
+        monkeypatch.setattr("counterscan.training.session.CACHED_PROMPTS", 256 if name == "few" else 1)
+        monkeypatch.setattr("counterscan.training.session.TEXT_BYTES", 100 if name == "large" else 1 << 30)
+        run = train(config(tmp_path, output=str(tmp_path / name), **many, **changes)).folder
+        assert (run / "text").exists() == (name == "many"), name
+
+
 @pytest.mark.parametrize(
     "changes", [{"train": ["text_encoder"]}, {"data": {"captions": {"source": "findings"}}}], ids=str
 )

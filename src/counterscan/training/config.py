@@ -68,7 +68,8 @@ class Data(Strict):
     """What is read: the rows of ``manifest`` whose split is ``split`` (empty: all).
 
     ``balance`` names finding columns: rows with and without each are drawn equally often. ``cache`` keeps the latents of
-    a frozen autoencoder on disk; by default wherever that is right. ``cache_text`` keeps what prompts become, too.
+    a frozen autoencoder on disk; by default wherever that is right. ``cache_text`` keeps what prompts become under a frozen
+    text encoder; by default where they are too many to be remembered and few enough for a gigabyte.
     ``workers`` threads read images.
     """
 
@@ -78,7 +79,7 @@ class Data(Strict):
     augment: Augment = Augment()
     balance: tuple[str, ...] = ()
     cache: bool | None = None
-    cache_text: bool = False
+    cache_text: bool | None = None
     workers: int = Field(default=2, ge=1, le=64)
 
 

@@ -180,11 +180,11 @@ def written(corpus: Corpus, settings: Captions) -> Iterator[str]:
         yield from (part.strip() for part in (text.split(settings.separator) if settings.separator else [text]))
 
 
-def wordings(corpus: Corpus, data: Data) -> list[str]:
-    """Every prompt that a run can ask for. Raises ``WordsError`` where captions are drawn from findings, without number."""
+def wordings(corpus: Corpus, data: Data) -> list[str] | None:
+    """Every prompt that a run can ask for; ``None`` where captions are drawn from findings, without number."""
     settings = data.captions
     if settings.text is None and (settings.source == "findings" or not all(corpus.captions)):
-        raise WordsError("data.cache_text: captions drawn from findings are without number; leave it out")
+        return None
     parts = [corpus.fit(text) for text in written(corpus, settings)]
     swapped = map(swap_sides, parts) if data.augment.flip == "words" else ()
     return list(dict.fromkeys(["", *parts, *swapped]))

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from counterscan.backbones.latent import CACHED_PROMPTS
 from counterscan.data.embeddings import Embeddings
 from counterscan.errors import WordsError, WorkError
 from counterscan.training import loader
@@ -27,6 +28,9 @@ from counterscan.training.parts import Average, choose, encoders, learned, open_
 from counterscan.training.start import start_folder
 from counterscan.training.state import Run, pack, unpack
 from counterscan.training.validation import Judge, check, trials
+from counterscan.types import Condition
+
+TEXT_BYTES = 1 << 30  # of prompts' embeddings are kept without being asked for
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,7 @@ class Session:
 
     def source(self) -> loader.Source:
         """What samples are made from; latents, and prompts if asked for, are computed first where they can be kept."""
-        if self.config.data.cache_text:
-            self._keep_text()
+        self._keep_text()
         return loader.Source(
             self.config,
             self.corpus,
@@ -137,13 +140,29 @@ class Session:
         return kept
 
     def _keep_text(self) -> None:
-        config, texts = self.config, wordings(self.corpus, self.config.data)
-        if not isinstance(self.learner, Denoiser) or {"text_encoder", "token"} & set(config.train):
+        """Let the learner look up what prompts become, in place of computing it again, where that is asked for or right."""
+        config, asked = self.config, self.config.data.cache_text
+        learns = not isinstance(self.learner, Denoiser) or {"text_encoder", "token"} & set(config.train)
+        if asked and learns:
             raise WordsError("data.cache_text: what prompts become changes where the text encoder learns; leave it out")
+        if asked is False or learns:
+            return
+        texts = wordings(self.corpus, config.data)
+        if asked is None and not (
+            texts and len(texts) > CACHED_PROMPTS and len(texts) * self._row_bytes() <= TEXT_BYTES
+        ):
+            return
+        if texts is None:
+            raise WordsError("data.cache_text: captions drawn from findings are without number; leave it out")
         folder = config.output / "text" / hashlib.sha256(str(config.text_encoder).encode()).hexdigest()[:16]
         with self.accelerator.main_process_first():
             self.learner.ask = kept = Embeddings(folder, self.backbone)
             kept.fill(texts, report=lambda done, total: self.report(Progress("prompts", done, total)))
+
+    def _row_bytes(self) -> int:
+        """What one prompt becomes, in bytes."""
+        row: Condition = self.backbone.embed([""])
+        return sum(value.nbytes for value in (row.tokens, row.pooled, row.mask) if value is not None)
 
     def step(self, number: int, batches: list[Batch]) -> tuple[float, float]:
         """One step of the optimizer. Returns the loss of the whole batch and the norm of the gradient.
