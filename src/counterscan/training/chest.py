@@ -44,6 +44,11 @@ from counterscan.training.radiographs import (
 )
 from counterscan.training.world_set import WORLD_TEMPLATE, draw, world_rows
 
+# what tells the runs of a stage apart
+STEPS = ("steps", "batch", "rate", "seed", "word_steps", "freeze_words", "new_words")
+USED = {"world": STEPS, "nih": (*STEPS, "count", "small_count")}
+# the settings that these models edit best with, by `counterscan bench`: taught edits, they need no guidance
+SUITED: dict[str, dict[str, Any]] = {"flow-edit": {"steps": 7, "depth": 0.9, "guidance": 1.0}}
 WORDS: tuple[str, ...] = (
     "left",
     "right",
@@ -100,7 +105,10 @@ def train(
     text = BertModel.from_pretrained(start / "text_encoder", add_pooling_layer=False)
     tokenizer = BertTokenizer.from_pretrained(start / "tokenizer")
     alphas = DDIMScheduler.from_pretrained(start / "scheduler").alphas_cumprod
-    facts = json.loads((start / "counterscan.json").read_text()) | card
+    facts = json.loads((start / "counterscan.json").read_text())
+    before = facts.get("training", {}).get("command", [])
+    card |= {"training": card["training"] | {"command": [*before, card["training"]["command"]]}}
+    facts |= card
     history: list[dict[str, float]] = []
 
     def log(row: dict[str, float]) -> None:
@@ -110,7 +118,7 @@ def train(
     def save(unet: Any, text: Any) -> None:
         unet.save_pretrained(out / "unet")
         text.save_pretrained(out / "text_encoder")
-        facts["training"] = card.get("training", {}) | {
+        facts["training"] = card["training"] | {
             "settings": repr(settings),
             "last": history[-1] if history else {},
         }
@@ -132,7 +140,17 @@ def ship(start: Path, out: Path) -> None:
         config = {k: v for k, v in json.loads(path.read_text()).items() if k != "_name_or_path"}
         path.write_text(json.dumps(config, indent=2) + "\n")
     card = json.loads((out / "counterscan.json").read_text())
-    (out / "counterscan.json").write_text(json.dumps(card | {"license": "Apache-2.0"}, indent=2) + "\n")
+    card |= {"license": "Apache-2.0", "default_method": next(iter(SUITED)), "method_settings": SUITED}
+    (out / "counterscan.json").write_text(json.dumps(card, indent=2) + "\n")
+
+
+def command(o: argparse.Namespace) -> str:
+    """The stage and what it was asked, without the names of folders."""
+    words = [o.stage, "WORK", *(["--start MODEL"] if o.start else [])]
+    for name, value in vars(o).items():
+        if isinstance(value, int | float) and name in USED[o.stage] and value is not False:
+            words.append(f"--{name.replace('_', '-')}" + ("" if value is True else f" {value:g}"))
+    return " ".join(words)
 
 
 def main() -> None:
@@ -213,9 +231,7 @@ def _world(o: argparse.Namespace) -> None:
         _renew_words(start, o.seed)
     corpus = denoiser.Corpus(latents * np.float16(scale), rows, np.ones(len(rows)), patients)
     settings = _settings(o)
-    card = {
-        "training": {"data": f"{len(rows)} cases of the chest world", "command": " ".join(sys.argv[1:]), "seed": o.seed}
-    }
+    card = {"training": {"data": f"{len(rows)} cases of the chest world", "command": command(o), "seed": o.seed}}
     train(start, o.out, corpus, settings, card)
 
 
@@ -288,7 +304,7 @@ def _nih(o: argparse.Namespace) -> None:
         "name": "chest-nih", "template": NIH_TEMPLATE, "findings": names,
         "training": {"data": f"NIH ChestX-ray14: {len(table)} train images at 256 px and {len(small)} at 128 px; {len(tb)} "
                      f"Shenzhen and Montgomery radiographs; {o.count} pairs of these with findings of the chest world laid "
-                     f"over them; {len(world)} world cases", "command": " ".join(sys.argv[1:]), "seed": o.seed},
+                     f"over them; {len(world)} world cases", "command": command(o), "seed": o.seed},
     }  # fmt: skip
     train(o.start, o.out, corpus, settings, card)
 
