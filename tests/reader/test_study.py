@@ -69,7 +69,8 @@ def test_answers_must_fit_their_task(folder):
                          (quality, {"scales": {"realism": 4, "obeyed": 2, "kept": 5}})):  # fmt: skip
         check(task, Answer(**answer))
     for task, answer in ((rating, {}), (rating, {"choice": 1}), (change, {"finding": "pacemaker"}),
-                         (change, here | {"finding": "x"}), (change, here | {"finding": "no difference"}), (quality, {"scales": {"realism": 4}})):  # fmt: skip
+                         (change, here | {"finding": "x"}), (change, here | {"finding": "no difference"}),
+                         (quality, {"scales": {"realism": 4}})):  # fmt: skip
         with pytest.raises(WordsError):
             check(task, Answer(**answer))
     with pytest.raises(ValueError, match="rating"):

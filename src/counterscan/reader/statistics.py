@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -54,7 +55,8 @@ def d_prime_forced(left_when_left: int, lefts: int, left_when_right: int, rights
     A reader who prefers a side is not taken for one who sees less. ``lefts`` counts the trials whose signal stood left.
     """
     yes = d_prime(left_when_left, lefts, left_when_right, rights)
-    return Estimate(*(x / np.sqrt(2) for x in (yes.value, yes.low, yes.high)), yes.n)
+    value, low, high = (x / np.sqrt(2) for x in (yes.value, yes.low, yes.high))
+    return Estimate(value, low, high, yes.n)
 
 
 def auc(noises: ArrayLike, signals: ArrayLike) -> Estimate:
@@ -91,7 +93,7 @@ def kappa(a: ArrayLike, b: ArrayLike, *, ordered: bool = False) -> float:
         codes = np.concatenate([np.asarray(a, np.float64), np.asarray(b, np.float64)])
     first, second = codes[: len(codes) // 2], codes[len(codes) // 2 :]
 
-    def differs(x: Values, y: Values) -> Values:
+    def differs(x: NDArray[Any], y: NDArray[Any]) -> Values:
         return (x - y) ** 2 if ordered else (x != y).astype(np.float64)
 
     expected = differs(first[:, None], second).mean()
@@ -105,7 +107,6 @@ def agreement(
 
     A pair counts on the cases that both have read. The interval is a percentile bootstrap over cases.
     """
-    table = np.asarray(table)
     known = np.array([[x is not None and x == x for x in row] for row in table])
 
     def mean(rows: NDArray[np.intp]) -> float:
@@ -152,5 +153,5 @@ def _ends(estimate: Estimate) -> tuple[float, float]:
     return estimate.low, estimate.high
 
 
-def _column(table: NDArray[np.object_] | Values, rows: NDArray[np.intp], reader: int) -> list[float] | list[str]:
+def _column(table: NDArray[Any], rows: NDArray[np.intp], reader: int) -> list[float] | list[str]:
     return [table[row, reader] for row in rows]

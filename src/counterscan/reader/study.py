@@ -148,9 +148,9 @@ def _task(plan: Plan, number: int, root: Path) -> Task:
         found = sorted({name for case in cases for name in case.findings})
         choices = (*(task.findings or found), NO_FINDING) if task.kind == "change" else ()
         return Task(task.kind, tuple(cases), choices, task.scales if task.kind == "quality" else None)
-    found = {name: _images(root, getattr(task, name), f"{where}.{name}") for name in ("real", "synthetic")}
-    count = task.count or min(map(len, found.values()))  # as many of each
-    real, made = (_some(files, count, rng, f"{where}.{name}") for name, files in found.items())
+    files = {name: _images(root, getattr(task, name), f"{where}.{name}") for name in ("real", "synthetic")}
+    count = task.count or min(map(len, files.values()))  # as many of each
+    real, made = (_some(some, count, rng, f"{where}.{name}") for name, some in files.items())
     if task.kind == "forced-choice":
         cases = [Case(str(k), pair) for k, pair in enumerate(zip(real, made, strict=True))]
     else:

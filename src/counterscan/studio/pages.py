@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 
 from counterscan.errors import CounterscanError, DataError, ImageError, WordsError
@@ -44,3 +45,10 @@ def add_errors(app: FastAPI) -> None:
             return JSONResponse({"detail": str(error)}, code, headers={"Retry-After": "5"} if code == 429 else None)
 
         app.exception_handler(kind)(answer)
+
+    def misfit(_: Request, error: Exception) -> JSONResponse:
+        """Which field is wrong; without what was given, which may be no JSON (NaN) or somebody's secret."""
+        faults = error.errors() if isinstance(error, RequestValidationError) else []
+        return JSONResponse({"detail": [{key: fault[key] for key in ("type", "loc", "msg")} for fault in faults]}, 422)
+
+    app.exception_handler(RequestValidationError)(misfit)

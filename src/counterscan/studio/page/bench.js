@@ -1,7 +1,7 @@
 // Results of `counterscan bench`: a leaderboard, every row, and the pictures.
 
 import { get } from "./api.js";
-import { h, number, select } from "./dom.js";
+import { h, number, plural, select } from "./dom.js";
 
 const COLUMNS = [
   ["error_inside", "Error inside", "Distance to the true counterfactual where it should change: 0 exact, 1 nothing done", 1],
@@ -49,7 +49,7 @@ export async function showBench(root) {
       return h("figure", {}, h("a", { href: address, target: "_blank", rel: "noopener" }, h("img", { src: address, alt: name, loading: "lazy" })), h("figcaption", { className: "dim" }, name.replace("cells/", "").replace(".png", "").replaceAll("-", " ")));
     });
     body.replaceChildren(
-      h("p", { className: "dim" }, `${bench.model} on the ${bench.world || "chest"} world, ${bench.n} cases a cell.${floor} All images are synthetic.`),
+      h("p", { className: "dim" }, `${bench.model} on the ${bench.world || "chest"} world, ${plural(bench.n, "case")} a cell.${floor} All images are synthetic.`),
       h("h3", {}, "Leaderboard"), table(leaderboard(bench.rows || []), true),
       h("h3", {}, "Every finding and direction"), table(bench.rows || [], false),
       shots.length ? h("h3", {}, "Pictures") : "", h("div", { className: "grid wide" }, shots));

@@ -40,7 +40,8 @@ export function makeResult(root, viewer, act) {
     h("h3", {}, "Look"), modes,
     h("h3", {}, "Where it differs"), h("label", { className: "field" }, h("span", {}, "Threshold ", limitText), limit), list,
     h("h3", {}, "Download"), files, h("h3", {}, "How it was made"), facts, goOn);
-  root.append(box);
+  const waiting = h("p", { className: "dim small" }, "Here stand the answer, where it differs, and its files, once you have asked.");
+  root.append(waiting, box);
 
   document.addEventListener("keydown", (event) => {
     const typing = event.target.closest("input:not([type=radio]):not([type=range]), textarea, select, dialog");
@@ -52,6 +53,7 @@ export function makeResult(root, viewer, act) {
   function show(next) {
     answer = next;
     box.hidden = false;
+    waiting.hidden = true;
     const { item, kind } = answer;
     answer.scale = fullColour(answer.map);
     answer.strong = strength(answer.map);
@@ -129,6 +131,7 @@ export function makeResult(root, viewer, act) {
       answer = null;
       clearInterval(blinking);
       box.hidden = true;
+      waiting.hidden = false;
       $("slide").hidden = true;
       label(image.synthetic ? "" : "Original", image.synthetic ? "Synthetic" : "");
     },
