@@ -1,0 +1,132 @@
+"""The documentation cannot drift: its commands and options exist, its tables are the code's words, its pages are in the nav."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+import yaml
+from PIL import Image
+
+import counterscan
+from counterscan import methods
+from counterscan.cli import app
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = [*sorted(DOCS.glob("*.md")), ROOT / "README.md"]
+PLACEHOLDERS = {"CMD", "COMMAND", "NAME"}
+
+
+def load(path: Path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def commands(text: str) -> Iterator[str]:
+    """Every stretch of code that begins with ``counterscan``, continued lines joined and comments cut."""
+    code = re.findall(r"```[a-z]*\n(.*?)```", text, re.DOTALL)
+    lines = [line for block in code for line in block.replace("\\\n", " ").splitlines()]
+    spans = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    for line in [*lines, *spans]:
+        for part in re.split(r"[;|] (?=counterscan )", line):
+            if part.strip().startswith("counterscan "):
+                yield re.split(r"\s#\s|\s{2,}#", part.strip())[0]
+
+
+def faults(line: str) -> Iterator[str]:
+    """What of a command does not exist."""
+    command: Any = typer.main.get_command(app)
+    words = line.split()[1:]
+    while hasattr(command, "commands") and words and not words[0].startswith("-"):
+        name = words.pop(0)
+        if name in PLACEHOLDERS or not re.fullmatch(r"[a-z-]+", name):
+            return
+        if name not in command.commands:
+            yield f"{line!r}: no command {name!r}"
+            return
+        command = command.commands[name]
+    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    unquoted = re.sub(r"\"[^\"]*\"|'[^']*'", "", " ".join(words))
+    for option in re.findall(r"(?<![\w-])--?[a-zA-Z][a-z-]*", unquoted):
+        if option not in known | {"--help"}:
+            yield f"{line!r}: no option {option!r}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_commands_and_options_exist(page):
+    assert not [fault for line in commands(page.read_text(encoding="utf-8")) for fault in faults(line)]
+
+
+def test_a_wrong_command_or_option_would_be_found():
+    assert list(faults("counterscan edot a.png")) and list(faults("counterscan edit a.png --colour red -o out"))
+    assert list(faults("counterscan data wrld chest")) and not list(faults("counterscan data world chest -n 3 -o x"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_files_of_the_repository_exist(page):
+    text = page.read_text(encoding="utf-8")
+    named = set(re.findall(r"(?<![\w/])(?:configs|benchmarks|examples|tests)/[\w/]+\.(?:yaml|py)", text))
+    missing = sorted(name for name in named if not (ROOT / name).exists())
+    assert not missing
+
+
+def test_every_page_is_in_the_navigation():
+    def leaves(node):
+        if isinstance(node, str):
+            return [node]
+        return [leaf for child in (node.values() if isinstance(node, dict) else node) for leaf in leaves(child)]
+
+    nav = leaves(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"])
+    assert sorted(nav) == sorted(page.name for page in DOCS.glob("*.md"))
+
+
+def test_tables_are_the_codes_own_words(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    tables = load(ROOT / "benchmarks/doc_tables.py")
+    for page, (name, make) in tables.TABLES.items():
+        text = (DOCS / page).read_text(encoding="utf-8")
+        assert f"<!-- {name} -->" in text
+        assert text == tables.filled(text, name, make()), f"{page} has drifted: python benchmarks/doc_tables.py"
+
+
+def test_the_reference_has_every_public_name_and_names_what_exists():
+    named = re.findall(r"^::: ([\w.]+)$", (DOCS / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
+    for name in named:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError:
+            module, _, attribute = name.rpartition(".")
+            assert hasattr(importlib.import_module(module), attribute), name
+    offered = {name for name in counterscan.__all__ if not name.startswith("_")}
+    assert offered <= {name.rpartition(".")[2] for name in named}
+    files = {where for where, _ in methods._METHODS.values()}
+    assert files <= set(named)
+
+
+def test_the_design_is_drawn_from_the_imports(monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    figure = load(ROOT / "benchmarks/design_figure.py")
+    edges = figure.graph()
+    row = figure.layers(edges)
+    assert row["cli"] == max(row.values()) and row["imaging"] == row["metrics"] == 0
+    assert row["methods"] > row["backbones"] > row["diffusion"] and "methods" in edges["editing"]
+    drawn = figure.direct(edges, row)
+    assert ("methods", "backbones") in drawn and all(row[a] > row[b] for a, b in drawn)
+    figure.draw(edges, tmp_path / "design.png")
+    with Image.open(tmp_path / "design.png") as picture:
+        assert picture.width > 800
+
+
+def test_figures_of_worlds_are_small_and_there():
+    for name in ("brain", "chest", "colon"):
+        for path in (DOCS / f"figures/world-{name}.png", DOCS / f"figures/world-{name}-twins.png"):
+            assert path.stat().st_size <= 300_000
