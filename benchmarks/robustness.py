@@ -287,12 +287,13 @@ def table(name: str, report: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def words(study: Study, o: argparse.Namespace) -> str:
+def words(study: Study, o: argparse.Namespace, model: bool) -> str:
     """What was done, in a sentence."""
     return (
         f"{study.finding} against {study.device}: {len(study.planted(0))} training images, {len(study.test)} test images, "
         + (f"drawn at {o.pixels} px, " if study.exact else "")
         + f"{o.seeds} seeds, {o.size} px, {o.epochs} epochs, width {o.width}."
+        + ("" if model else " The model's arm is still to be run.")
     )
 
 
@@ -302,7 +303,7 @@ def report(study: Study, arms: Sequence[str], backbone: Any, o: argparse.Namespa
     seen = {"exact": stress(study, told, None, o)} if study.exact else {}
     seen |= {} if backbone is None else {backbone.card.name: stress(study, told, backbone, o)}
     model = None if backbone is None else {"name": backbone.card.name, "fingerprint": backbone.fingerprint}
-    return {"words": words(study, o), "model": model, "arms": scores(study, told), "stress": seen}
+    return {"words": words(study, o, backbone is not None), "model": model, "arms": scores(study, told), "stress": seen}
 
 
 def main() -> None:
