@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from counterscan.errors import ImageError
-from counterscan.evaluate.pairs import Pair, mask_of, open_pair
+from counterscan.evaluate.pairs import Pair, open_pair
 from counterscan.evaluate.sources import Item
 from counterscan.evaluate.truths import Question
+from counterscan.imaging.masks import mask_of
 
 
 def save(array, path):

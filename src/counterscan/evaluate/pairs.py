@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from counterscan.data.opened import ASPECT
 from counterscan.errors import DataError, ImageError, WordsError
 from counterscan.evaluate.sources import Item, items
+from counterscan.imaging.masks import mask_of
 
 DIRECTIONS = ("remove", "add", "null")
 COLUMNS = ("path", "counterfactual", "finding", "direction")
@@ -99,27 +99,6 @@ def open_pair(pair: Pair) -> Opened:
     if pair.mask is not None:
         region = mask_of(pair.mask, factual.unit().shape[:2])
     return Opened(factual, counterfactual, region, *facts)
-
-
-def mask_of(path: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """A mask file as bool (H, W), True where it is not dark, of an image of that shape.
-
-    A mask of another size is scaled to the image's, nearest pixel, since data sets have such (COVID-19 Radiography: 256 pixels
-    for images of 299). ``ImageError`` where its sides have another ratio: it then cannot be of this image.
-    """
-    from counterscan.imaging import read
-
-    drawn = read(path).unit()
-    mask = np.asarray((drawn if drawn.ndim == 2 else drawn.max(2)) > 0.5)
-    (height, width), (rows, columns) = mask.shape, shape
-    if abs(np.log((width / height) / (columns / rows))) > ASPECT:
-        raise ImageError(f"{path.name}: the mask is {width}x{height}, its image {columns}x{rows}: not of one shape")
-    return mask[np.ix_(_nearest(rows, height), _nearest(columns, width))]
-
-
-def _nearest(new: int, old: int) -> NDArray[np.intp]:
-    """For each of ``new`` pixels of a line the one of ``old`` that its middle lies in."""
-    return ((np.arange(new) + 0.5) * old / new).astype(np.intp)
 
 
 def identity(source: Path, known: Mapping[str, Item]) -> tuple[int, str]:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from counterscan.errors import DataError, WordsError
-from counterscan.evaluate.pairs import mask_of
 from counterscan.evaluate.sources import Item, items
+from counterscan.imaging.masks import mask_of
 from counterscan.metrics.localisation import Box, fill
 
 

@@ -142,10 +142,13 @@ class Session:
     def _keep_text(self) -> None:
         """Let the learner look up what prompts become, in place of computing it again, where that is asked for or right."""
         config, asked = self.config, self.config.data.cache_text
-        learns = not isinstance(self.learner, Denoiser) or {"text_encoder", "token"} & set(config.train)
-        if asked and learns:
-            raise WordsError("data.cache_text: what prompts become changes where the text encoder learns; leave it out")
-        if asked is False or learns:
+        if not isinstance(self.learner, Denoiser) or {"text_encoder", "token"} & set(config.train):
+            if asked:
+                raise WordsError(
+                    "data.cache_text: what prompts become changes where the text encoder learns; leave it out"
+                )
+            return
+        if asked is False:
             return
         texts = wordings(self.corpus, config.data)
         if asked is None and not (

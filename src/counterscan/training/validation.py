@@ -46,23 +46,26 @@ def trials(config: Config) -> list[Trial]:
         DataError: no image of the split has a finding.
         ImageError: an image that cannot be read.
     """
-    from counterscan.evaluate.sources import items
-    from counterscan.imaging import read
+    from counterscan.data.manifest import read, resolve
+    from counterscan.imaging import read as opened
 
-    asked, out = config.validation, list[Trial]()
+    asked, manifest, out = config.validation, config.data.manifest, list[Trial]()
     for name in map(finding_name, asked.findings):
         having = (
-            item
-            for item in items(config.data.manifest, asked.split)
-            if any(value == 1 and finding_name(column) == name for column, value in item.findings.items())
+            record
+            for record in read(manifest)
+            if record.split == asked.split
+            and any(value == 1 and finding_name(column) == name for column, value in record.findings.items())
         )
         chosen = list(islice(having, asked.images))
         if not chosen:
             raise DataError(
-                f"{config.data.manifest}: no image of the split {asked.split!r} has {name}; set validation.split or "
+                f"{manifest}: no image of the split {asked.split!r} has {name}; set validation.split or "
                 "validation.findings"
             )
-        out += [Trial(name, read(item.path), item.mask) for item in chosen]
+        for record in chosen:
+            mask = resolve(manifest, record.mask) if record.mask else None
+            out.append(Trial(name, opened(resolve(manifest, record.path)), mask))
     return out
 
 
@@ -79,14 +82,17 @@ class Judge:
     """A classifier that scores edits, and for each finding which of its outputs tells."""
 
     def __init__(self, name: str, findings: Sequence[str]) -> None:
-        from counterscan.evaluate.groups import column_of
+        from counterscan.language.vocabulary import DEVICES
         from counterscan.robustness.opening import open_classifier
 
         self.outputs = open_classifier(name)
-        self.columns = {finding: column_of(finding, self.outputs.labels) for finding in map(finding_name, findings)}
-        unknown = [finding for finding, column in self.columns.items() if column is None]
+        labels, names = list(self.outputs.labels), [finding_name(finding) for finding in findings]
+        # a single device is told of by "support devices" where it has no output of its own
+        told = {n: n if n in labels or n not in DEVICES else "support devices" for n in names}
+        unknown = [n for n in names if told[n] not in labels]
         if unknown:
             raise WordsError(f"validation.judge: {name} knows no {', '.join(unknown)}; leave it out, or the finding")
+        self.columns = {n: labels.index(label) for n, label in told.items()}
 
     def __call__(self, finding: str, result: Counterfactual) -> dict[str, float]:
         """How far the finding's probability fell, and whether it fell below ½ where it had been above."""
@@ -121,7 +127,7 @@ def scores(trial: Trial, result: Counterfactual, judge: Judge | None) -> dict[st
     from sklearn.metrics import average_precision_score
 
     from counterscan.attribution.difference import signed, strength
-    from counterscan.evaluate.pairs import mask_of
+    from counterscan.imaging.masks import mask_of
 
     row = {"l1": float(np.abs(result.difference).mean())} | (judge(trial.finding, result) if judge else {})
     if trial.mask is not None:
