@@ -15,6 +15,11 @@ from counterscan.worlds.geometry import Array, ramp
 GREEN = (0.09, 0.62, 0.51)  # of the scope guide's box
 
 
+def column(red: float, green: float, blue: float) -> Array:
+    """A colour (3, 1), to lie over (3, N)."""
+    return np.array([[red], [green], [blue]], np.float32)
+
+
 def falls(distance: Array) -> Array:
     """How light falls with distance: less than by its square, since the walls light each other and the light is not a point."""
     return (distance + np.float32(0.5)) ** np.float32(-2.3)
@@ -24,29 +29,28 @@ def mucosa(seed: int, p: Array) -> Array:
     """Reflectance (3, N) of the wall at the points (3, N): blotches, vessels on patches, residue of stool."""
     rng = stream(seed, "mucosa")
     green = rng.uniform(0.32, 0.44)
-    base = np.array([1.1, green, green * rng.uniform(0.5, 0.95)]) * rng.uniform(0.85, 1.15)
-    blotch = 0.09 * Waves.draw(rng, 0.9, 6)(p) + 0.06 * Waves.draw(rng, 0.16, 8)(p)
-    colour = base[:, None] * np.exp(np.array([[0.5], [1.1], [1.1]]) * blotch)
-    amount, patch = rng.uniform(-0.2, 0.9), Waves.draw(rng, 1.3, 5)(p)
-    warped = p + 0.06 * np.stack([Waves.draw(rng, 0.4, 4)(p), Waves.draw(rng, 0.4, 4)(p), np.zeros(p.shape[1])])
-    lines = np.zeros(p.shape[1])
+    base = column(1.1, green, green * rng.uniform(0.5, 0.95)) * np.float32(rng.uniform(0.85, 1.15))
+    blotch = np.float32(0.09) * Waves.draw(rng, 0.9, 6)(p) + np.float32(0.06) * Waves.draw(rng, 0.16, 8)(p)
+    fade = np.exp(blotch)
+    colour = base * np.stack([np.sqrt(fade), fade, fade])
+    amount, patch = max(rng.uniform(-0.2, 0.9), 0.0), Waves.draw(rng, 1.3, 5)(p)
+    warped = p.copy()
+    for axis in (0, 1):
+        warped[axis] += np.float32(0.06) * Waves.draw(rng, 0.4, 4)(p)
+    lines = np.zeros(p.shape[1], np.float32)
     for wavelength, thin, share in ((0.75, 0.06, 1.0), (0.3, 0.11, 0.6)):
-        ridge = Waves.draw(rng, wavelength, 8)(warped.astype(np.float32))
-        lines = np.maximum(lines, share * np.exp(-np.square(ridge / thin)))
-    lines *= max(amount, 0) * np.clip(0.5 + 0.5 * patch, 0, 1)
-    colour = colour * (1 - lines * np.array([[0.35], [0.75], [0.65]]))
-    dirt = Waves.draw(rng, 0.55, 6)(p) + 0.5 * Waves.draw(rng, 0.14, 6)(p)
-    dirty = 0.6 * ramp(dirt - (1.0 + 2.4 * rng.random() ** 0.5), 0.8)
-    stool = np.array([0.95, 0.62, 0.12]) * rng.uniform(0.8, 1.1)
-    return (colour + dirty * (stool[:, None] - colour)).astype(np.float32)
+        ridge = Waves.draw(rng, wavelength, 8)(warped) * np.float32(1 / thin)
+        np.maximum(lines, np.float32(share) * np.exp(-ridge * ridge), out=lines)
+    lines *= np.float32(amount) * np.clip(0.5 + 0.5 * patch, 0, 1)
+    colour *= 1 - lines * column(0.35, 0.75, 0.65)
+    dirt = Waves.draw(rng, 0.55, 6)(p) + np.float32(0.5) * Waves.draw(rng, 0.14, 6)(p)
+    dirty = np.float32(0.6) * ramp(dirt - np.float32(1.0 + 2.4 * rng.random() ** 0.5), 0.8)
+    return colour + dirty * (column(0.95, 0.62, 0.12) * np.float32(rng.uniform(0.8, 1.1)) - colour)
 
 
-def skin(polyp: Polyp, p: Array, colour: Array) -> Array:
-    """The polyp's reflectance (3, N) where the wall's would be ``colour``: no vessels, a fine pattern of pits."""
-    plain = np.median(colour, axis=1, keepdims=True) if colour.shape[1] else colour
-    pits = polyp.texture(p)
-    tint = np.array(COLOURS[polyp.colour])[:, None]
-    return (plain * tint * np.exp(np.array([[0.05], [0.12], [0.11]]) * pits)).astype(np.float32)
+def skin(polyp: Polyp, p: Array, mean: Array) -> Array:
+    """The polyp's reflectance (3, N) where the wall's is ``mean`` (3, 1) on average: no vessels, a fine pattern of pits."""
+    return mean * column(*COLOURS[polyp.colour]) * np.exp(column(0.05, 0.12, 0.11) * polyp.texture(p))
 
 
 def lit(seed: int, p: Array, rays: Array, t: Array, normal: Array, colour: Array, gain: float) -> Array:

@@ -16,7 +16,7 @@ from counterscan.worlds.geometry import Array
 
 MILLIMETRES = 25.0  # per unit of length
 NEAR, FAR = 0.03, 6.0  # where marching begins and ends, in the dark
-STRIDE, STEPS, CLOSE = 0.55, 30, 0.005
+STRIDE, STEPS, CLOSE = 0.6, 22, 0.006
 """A fold's flank is steep, so a step is shorter than the distance; a ray ends when closer than this share of its length."""
 
 Distance = Callable[[Array], Array]
