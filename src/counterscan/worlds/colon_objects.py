@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from counterscan.worlds.colon_scene import NEAR, Camera, Distance, Waves, march
+from counterscan.worlds.colon_scene import NEAR, Camera, Distance, Waves, dot, march
 from counterscan.worlds.geometry import Array, ramp
 
 LUMPS = {"sessile polyp": 0.08, "pedunculated polyp": 0.08, "flat polyp": 0.07}  # of the radius, times 1 to 2
@@ -55,8 +55,8 @@ class Polyp:
 
     def head(self, p: Array) -> Array:
         """(N,) distance of the points (3, N) to the head."""
-        q = self.axes @ (p - self.centre[:, None])
-        scaled = q / self.lengths[:, None]
+        from_centre = p - self.centre[:, None]
+        scaled = np.stack([dot(row / length, from_centre) for row, length in zip(self.axes, self.lengths, strict=True)])
         level = np.sqrt((scaled * scaled).sum(0)) + np.float32(1e-6)
         lump = np.float32(self.height) * self.lumps(scaled / level)
         return (level - 1 - lump) * np.float32(self.lengths.min())
@@ -67,7 +67,7 @@ class Polyp:
         if self.stalk == 0:
             return head
         along = self.centre - self.foot
-        s = np.clip(along @ (p - self.foot[:, None]) / (along @ along), 0, 1)
+        s = np.clip(dot(along / (along @ along), p - self.foot[:, None]), 0, 1)
         off = p - self.foot[:, None] - along[:, None] * s
         waist = np.float32(self.stalk) * (1 + np.float32(0.7) * np.square(2 * s - 1) ** 2)
         return merge(head, np.sqrt((off * off).sum(0)) - waist, self.blend)
@@ -161,8 +161,8 @@ def hit(rod: Rod, place: Array, rays: Array, pixel: float) -> tuple[Array, Array
     """
     along = rod.end - rod.start
     from_start = place - rod.start
-    a, b = along @ along, along @ rays
-    c, d = along @ from_start, from_start @ rays
+    a, b = along @ along, dot(along, rays)
+    c, d = along @ from_start, dot(from_start, rays)
     s = np.clip((c - b * d) / np.maximum(a - b * b, 1e-9), 0, 1)
     t = np.maximum(b * s - d, 1e-3)
     s = np.clip((b * t + c) / a, 0, 1)

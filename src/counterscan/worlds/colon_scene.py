@@ -28,6 +28,12 @@ def stream(seed: int, name: str) -> np.random.Generator:
     return np.random.default_rng([seed, *name.encode()])
 
 
+def dot(vector: Array, p: Array) -> Array:
+    """(N,) of a vector (3,) with the points (3, N); written out, since a library's last digits depend on the machine."""
+    a, b, c = (np.float32(x) for x in vector)
+    return a * p[0] + b * p[1] + c * p[2]
+
+
 @dataclass(frozen=True)
 class Waves:
     """Band-limited solid noise of about unit variance: ``sum_i cos(k_i . p + phase_i) * gain``."""
@@ -60,7 +66,7 @@ class Waves:
         return slope * np.float32(np.sqrt(2 / len(self.phase)))
 
     def _angles(self, p: Array) -> Iterator[Array]:
-        """One wave at a time: no matrix product, whose last digits depend on the machine, and little memory."""
+        """One wave at a time, which needs little memory."""
         for (a, b, c), phase in zip(self.k, self.phase, strict=True):
             angle = a * p[0]
             angle += b * p[1]
@@ -95,12 +101,12 @@ class Camera:
         radius = np.sqrt(u * u + v * v) + np.float32(1e-6)
         angle = radius * np.float32(self.field)
         out = np.sin(angle) / radius
-        x, y, z = u * out, v * out, np.cos(angle)
-        return np.stack([a * x + b * y + c * z for a, b, c in self.turn]).astype(np.float32)
+        ray = np.stack([u * out, v * out, np.cos(angle)])
+        return np.stack([dot(row, ray) for row in self.turn])
 
     def seen(self, p: Array) -> Array:
         """Where in the frame (2, N) the points (3, N) appear."""
-        x, y, z = self.turn.T @ (p - self.place[:, None])
+        x, y, z = (dot(row, p - self.place[:, None]) for row in self.turn.T)
         across = np.hypot(x, y) + 1e-9
         return np.stack([x, y]) / across * (np.arctan2(across, z) / self.field)
 
