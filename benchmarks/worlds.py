@@ -127,17 +127,19 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="of measuring, a world and size")
     parser.add_argument("-o", type=Path, default=Path("benchmarks/results/worlds"))
     parser.add_argument("--figures", type=Path, default=Path("docs/figures"))
+    parser.add_argument("worlds", nargs="*", default=WORLDS, help="those to measure; others keep their last results")
     o = parser.parse_args()
-    worlds = {}
-    for name in WORLDS:
+    results = o.o / "results.json"
+    worlds = json.loads(results.read_text(encoding="utf-8"))["worlds"] if results.is_file() else {}
+    for name in o.worlds:
         world = importlib.import_module(f"counterscan.worlds.{name}")
         rates = {str(size): speed(world, size, o.seconds) for size in SIZES}
         worlds[name] = {"images_per_second": rates, "exactness": exactness(world, o.n)}
         save(sheet(world, CELL[name]), o.figures / f"world-{name}.png")
         save(twins(world, 256 if name == "brain" else 96), o.figures / f"world-{name}-twins.png")
-    facts = {"cores": os.cpu_count(), "seed": SEED, "worlds": worlds}
+    facts = {"cores": os.cpu_count(), "seed": SEED, "worlds": dict(sorted(worlds.items()))}
     o.o.mkdir(parents=True, exist_ok=True)
-    (o.o / "results.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    results.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     (o.o / "results.md").write_text(markdown(facts), encoding="utf-8")
 
 

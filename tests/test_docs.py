@@ -130,3 +130,13 @@ def test_figures_of_worlds_are_small_and_there():
     for name in ("brain", "chest", "colon"):
         for path in (DOCS / f"figures/world-{name}.png", DOCS / f"figures/world-{name}-twins.png"):
             assert path.stat().st_size <= 300_000
+
+
+@pytest.mark.parametrize("page", ["index.md", "worlds.md"])
+def test_examples_run(page):
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
+    assert blocks
+    for code in blocks:
+        names: dict[str, Any] = {}
+        exec(compile(code, page, "exec"), names)
+        assert names["mask"].any()
