@@ -209,6 +209,11 @@ def test_nothing_sticks_out(visit, width, height):
         page.click(f"#tab-{tab}")
         wide = page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth")
         assert wide <= 0, (tab, wide)
+        cut = page.evaluate(
+            "() => [...document.querySelectorAll('header, [role=tab], .segments')]"
+            ".filter((e) => e.scrollWidth > e.clientWidth || e.scrollHeight > e.clientHeight + 1).map((e) => e.textContent)"
+        )
+        assert cut == [], tab
         for name in ("#submit", "#g-submit"):
             if page.is_visible(name):
                 box = page.locator(name).bounding_box()

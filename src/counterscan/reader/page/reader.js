@@ -43,17 +43,17 @@ async function show({ trial, done, total }) {
   $("count").textContent = `${done} of ${total}`;
   $("read").hidden = !trial;
   $("end").hidden = Boolean(trial);
-  state.trial = trial;
+  Object.assign(state, { trial: null, mark: null, keys: {} });
+  $("answer").replaceChildren(); // nobody answers what is not shown yet
   if (!trial) return;
   const pictures = await Promise.all(trial.views.map(async (view, k) => {
     const answer = await ask(`readers/${state.reader}/trials/${trial.place}/pictures/${k}`);
     return { ...view, data: new Uint16Array(await answer.arrayBuffer()) };
   }));
-  state.mark = null;
-  state.keys = {};
   $("question").textContent = trial.kind === "quality" ? `${QUESTIONS.quality} ${trial.asked}` : QUESTIONS[trial.kind];
   const canvases = pictures.map((_, k) => h("canvas", { tabIndex: 0, role: "img", "aria-label": pictures.length > 1 ? `${["Left", "Right"][k]} image` : "Image" }));
   $("views").replaceChildren(...canvases.map((canvas) => h("figure", {}, canvas)));
+  $("hint").textContent = `${trial.kind === "change" ? "Middle drag or arrows move" : "Drag moves"}, wheel zooms, right drag windows`;
   state.viewers = canvases.map((canvas) => new Viewer(canvas));
   state.viewers.forEach((viewer, k) => {
     viewer.setBefore(pictures[k]);
@@ -61,7 +61,9 @@ async function show({ trial, done, total }) {
     if (trial.kind === "change") listenForMark(viewer);
   });
   $("answer").replaceChildren(...FORMS[trial.kind](trial));
+  state.trial = trial;
   state.began = performance.now();
+  document.body.dataset.trial = trial.place;
 }
 
 /** Both images move, zoom and window as one. */
