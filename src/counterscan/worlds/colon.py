@@ -86,7 +86,7 @@ def words(name: str, present: Present) -> str:
 
 
 def millimetres(present: Present) -> float:
-    """How far across a polyp is."""
+    """How far across a polyp is asked to be; one that would swallow the camera is drawn smaller."""
     return float(SMALLEST * (LARGEST / SMALLEST) ** present.severity)
 
 
@@ -207,11 +207,17 @@ def _sight(seed: int, name: str, present: Present, wish: float) -> tuple[Array, 
     return ray, camera.place + ray * t[best], float(t[best])
 
 
-def _polyp(seed: int, name: str, present: Present) -> Polyp:
+def _grounds(seed: int, name: str, present: Present) -> tuple[float, Array, Array]:
+    """A polyp's radius, the ray to it and where it grows; one that would swallow the camera is smaller than asked."""
+    stalked = name == "pedunculated polyp"
     radius = millimetres(present) / 2 / MILLIMETRES
-    ray, foot, t = _sight(seed, name, present, max(0.9, 3.5 * radius))
+    ray, foot, t = _sight(seed, name, present, max(0.9, (4.5 if stalked else 3.5) * radius))
+    return min(radius, (0.25 if stalked else 0.38) * t), ray, foot
+
+
+def _polyp(seed: int, name: str, present: Present) -> Polyp:
+    radius, ray, foot = _grounds(seed, name, present)
     wall = _empty(seed)[1]
-    radius = min(radius, (0.21 if name == "pedunculated polyp" else 0.38) * t)  # a larger one would swallow the camera
     rng = stream(seed, "shape " + name)
     colour = str(rng.choice(list(COLOURS), p=[0.45, 0.1, 0.25, 0.12, 0.08]))
     head, normal = foot, normals(foot[:, None], wall.distance, 0.05)[:, 0]
@@ -269,7 +275,7 @@ def _sentences(case: Case) -> list[str]:
     out += ["an image containing a polyp"] if polyps else []
     out += [f"an image containing {'a ' if name == 'polyp snare' else ''}{name}" for name in tools]
     for name in polyps:
-        across = millimetres(case.findings[name])
+        across = 2 * MILLIMETRES * _grounds(case.seed, name, case.findings[name])[0]
         size = "< 5mm" if across < 5 else "5-10mm" if across <= 10 else "11-20mm" if across <= 20 else ">20mm"
         out += [f"an image with a polyp of size {size}", f"a polyp of type paris {PARIS[name]}"]
     places = [("abnormality", name) for name in polyps] + [("instrument", name) for name in tools]
