@@ -143,9 +143,9 @@ def _task(plan: Plan, number: int, root: Path) -> Task:
     rng = np.random.default_rng([plan.seed, number])
     where = f"tasks.{number}"
     if isinstance(task, Edits):
-        cases = _some(_edits(root, task.edits, where), task.count, rng, f"{where}.edits")
-        cases = [Case(str(k), *rest) for k, rest in enumerate(cases)]
-        found = sorted({name for case in cases for name in case.findings})
+        records = _edits(root, task.edits, where)
+        found = sorted({name for _, _, findings, _ in records for name in findings})  # of those not drawn, too
+        cases = [Case(str(k), *rest) for k, rest in enumerate(_some(records, task.count, rng, f"{where}.edits"))]
         choices = (*(task.findings or found), NO_FINDING) if task.kind == "change" else ()
         return Task(task.kind, tuple(cases), choices, task.scales if task.kind == "quality" else None)
     files = {name: _images(root, getattr(task, name), f"{where}.{name}") for name in ("real", "synthetic")}
