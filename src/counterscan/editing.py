@@ -131,10 +131,10 @@ def _apply_group(
     results = []
     for i, (picture, (square, placement)) in enumerate(zip(pictures, fitted, strict=True)):
         grey = square.ndim == 2
-        before, after = to_array(reconstruction[i], grey), to_array(edited[i], grey)
-        change, weight = _native_change(picture, square, before, after, placement, request)
-        moved = after - before if grey else (after - before).mean(axis=2)
-        results.append((picture, change, weight, placement.restore(moved)))
+        change, weight = _native_change(
+            picture, square, to_array(reconstruction[i], grey), to_array(edited[i], grey), placement, request
+        )
+        results.append((picture, change, weight))
     seconds = (time.perf_counter() - began) / len(pictures)
     evaluations = (backbone.evaluations - spent) // len(pictures)
     return [_result(*parts, request, method, backbone, seed, evaluations, seconds) for parts in results]
@@ -160,7 +160,6 @@ def _result(
     picture: Picture,
     change: np.ndarray,
     weight: np.ndarray,
-    moved: np.ndarray,
     request: Edit,
     method: Method,
     backbone: Backbone,
@@ -187,7 +186,7 @@ def _result(
         seconds=seconds,
         model=backbone.card.name,
         fingerprint=backbone.fingerprint,
-        unblended=moved.astype(np.float32),
+        unblended=(change if change.ndim == 2 else change.mean(axis=2)).astype(np.float32),
     )
 
 

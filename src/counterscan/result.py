@@ -33,8 +33,8 @@ class Counterfactual:
 
     ``difference`` is signed, counterfactual minus factual, float32 (H, W) in the unit scale of ``Picture.unit`` at
     native size; ``mask`` bool (H, W) is where pixels may differ: outside it the two are equal bit for bit. ``unblended`` is
-    what the model changed of its own reconstruction, of the same shape: unlike ``difference`` it is not cut to 0 where the
-    change was too weak to go into the image, and it knows no region. It is not saved.
+    the change before its weight of :func:`~counterscan.blending.blend`, of the same shape: unlike ``difference`` it is not cut
+    to 0 where the change was too weak to go into the image, and it knows no region. It is not saved.
     ``evaluations`` are network evaluations for this image, ``seconds`` its share of the time, ``fingerprint`` that
     of the model's weights.
     """
