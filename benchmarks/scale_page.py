@@ -53,10 +53,12 @@ MEASURED = """## Measured
 | kB in, kB out | {source_kb:.0f}, {output_kb:.0f} |
 | files | {files:.0f} |
 | bytes of ledger on disk, in memory | {row:.0f}, {row_memory:.0f} |
-| seconds of the process that writes the ledger | {ledger_seconds:.4f} |
+| processor seconds of the process that writes the ledger | {ledger_seconds:.4f} |
 
-Memory: {start:.0f} MiB after a tenth of the images, at most {largest:.0f} MiB from there to the end.
+{memory}
 """
+MEMORY = "Memory: {after_a_tenth:.0f} MiB after a tenth of the images, at most {largest_after:.0f} MiB from there to the end."
+FEW = "These were too few images to say whether memory stays flat: run it with `-n 2000`."
 KILLED = """
 `benchmarks/batch_kill.py`: {images} images, {broken} of them cut in half, {kills} kills (SIGKILL) after {moments}
 items. After the last run: {rows} rows, {duplicates} duplicates, {done} done, {failed} failed ({these} the broken ones),
@@ -97,7 +99,7 @@ writing need cores beside the GPUs: images a second × (reading + writing).
 def values(r: Mapping[str, Any]) -> dict[str, Any]:
     """What the page quotes, by its names there."""
     b, single = r["batch"], r["singles"]
-    size, memory = b["bytes_per_image"], b["memory"]
+    size = b["bytes_per_image"]
     busy = (
         " The machine\nwas busy with other work: trust processor seconds, not those on the clock."
         if r["load"] > 0.5
@@ -111,7 +113,7 @@ def values(r: Mapping[str, Any]) -> dict[str, Any]:
     facts |= {"single_processor": single["processor_seconds_per_image"], "giga": r["operations"] / 1e9}
     facts |= {"source_kb": size["input"] / 1e3, "output_kb": size["outputs"] / 1e3, "files": b["files_per_image"]}
     facts |= {"row": size["ledger"], "row_memory": size["ledger_in_memory"]}
-    facts |= {"start": memory["after_a_tenth"], "largest": memory["largest_after"]}
+    facts |= {"memory": MEMORY.format(**b["memory"]) if b["images"] >= 200 else FEW}
     facts |= {"core_hours": IMAGES * seconds / 3600, "days": IMAGES * seconds / 86400 / 64}
     facts |= {"output_tb": IMAGES * size["outputs"] / 1e12, "source_tb": IMAGES * size["input"] / 1e12}
     facts |= {"million_files": IMAGES * b["files_per_image"] / 1e6, "total": IMAGES * r["operations"]}
