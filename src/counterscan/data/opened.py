@@ -9,8 +9,8 @@ from pathlib import Path
 from counterscan.data.looks import Look, copies, look
 from counterscan.data.manifest import Record, resolve
 from counterscan.errors import ImageError
+from counterscan.imaging.masks import ASPECT
 
-ASPECT = 0.03  # by which width over height of a mask may differ from its image's, as after rounding
 PLAIN = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff")
 
 
