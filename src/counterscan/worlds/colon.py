@@ -194,7 +194,7 @@ def _empty(seed: int) -> tuple[Camera, Wall, Array, Array]:
 def _exposure(seed: int) -> float:
     """The gain that shows the empty bowel well; findings do not move it, or every pixel would change with them."""
     usual = np.quantile(colon_light.falls(_empty(seed)[3]), 0.6)
-    return float(stream(seed, "exposure").uniform(1.2, 2.2) / usual)
+    return float(stream(seed, "exposure").uniform(0.95, 2.1) / usual)
 
 
 def _sight(seed: int, name: str, present: Present, wish: float) -> tuple[Array, Array, float]:

@@ -28,7 +28,7 @@ def falls(distance: Array) -> Array:
 def mucosa(seed: int, p: Array) -> Array:
     """Reflectance (3, N) of the wall at the points (3, N): blotches, vessels on patches, residue of stool."""
     rng = stream(seed, "mucosa")
-    green = rng.uniform(0.32, 0.44)
+    green = rng.uniform(0.32, 0.5)
     base = column(1.1, green, green * rng.uniform(0.5, 0.95)) * np.float32(rng.uniform(0.85, 1.15))
     blotch = np.float32(0.09) * Waves.draw(rng, 0.9, 6)(p) + np.float32(0.06) * Waves.draw(rng, 0.16, 8)(p)
     fade = np.exp(blotch)
