@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra studio")
-pytest.importorskip("httpx", reason="needs httpx, the client of fastapi's tests")
+pytest.importorskip("httpx2", reason="needs httpx2, the client of fastapi's tests")
 
 from fastapi.testclient import TestClient
 from tests.reader.studies import edits, images, study

@@ -14,7 +14,7 @@ import pydicom
 import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra studio")
-pytest.importorskip("httpx", reason="needs httpx, the client of fastapi's tests")
+pytest.importorskip("httpx2", reason="needs httpx2, the client of fastapi's tests")
 
 from fastapi.testclient import TestClient
 from PIL import Image
