@@ -292,7 +292,7 @@ def words(study: Study, o: argparse.Namespace, model: bool) -> str:
     return (
         f"{study.finding} against {study.device}: {len(study.planted(0))} training images, {len(study.test)} test images, "
         + (f"drawn at {o.pixels} px, " if study.exact else "")
-        + f"{o.seeds} seeds, {o.size} px, {o.epochs} epochs, width {o.width}."
+        + f"{o.seeds} seeds, seen at {o.size} px, {o.epochs} epochs, width {o.width}."
         + ("" if model else " The model's arm is still to be run.")
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from counterscan.robustness.augment import Gates, Task, counts, passes, plan
 from counterscan.robustness.classifier import Classifier
 from counterscan.robustness.disentangle import entanglement, matrix
 from counterscan.robustness.learning import calibration_error, learn
-from counterscan.robustness.stress import effects, ranked, subgroups
+from counterscan.robustness.stress import Effect, effects, ranked, subgroups
 
 N = 40
 
@@ -35,6 +36,12 @@ def test_a_shortcut_is_ranked_first_and_only_it_stands_out():
     assert order[0].change == pytest.approx(-0.3, abs=0.02)
     assert order[0].low < order[0].change < order[0].high
     assert not any(r.distinct for r in order[1:])
+
+
+def test_a_certain_effect_comes_before_a_large_one_of_few_images():
+    few = Effect("remove a", "x", "all", 5, -0.3, -0.6, -0.01, 0.0, 0.2)
+    sure, none = Effect("add b", "x", "all", 40, 0.1, 0.06, 0.14, 0.0, 0.1), replace(few, edit="add c", high=0.1)
+    assert ranked([none, few, sure]) == [sure, few, none]
 
 
 def test_intervals_are_by_patient():

@@ -67,8 +67,11 @@ def effects(
 
 
 def ranked(rows: Sequence[Effect]) -> list[Effect]:
-    """Over all images, the effects that stand out from the null edit first, the largest first."""
-    return sorted((r for r in rows if r.group == "all"), key=lambda r: (not r.distinct, -abs(r.change - r.null)))
+    """Over all images, the effects surely farthest from the null edit first: by the end of the interval next to it.
+
+    So a large mean of a few images does not come before a smaller one that is certain.
+    """
+    return sorted((r for r in rows if r.group == "all"), key=lambda r: min(r.null - r.low, r.high - r.null))
 
 
 def subgroups(rows: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.bool_]]:
