@@ -136,11 +136,10 @@ def _counterfactual(job: Job, model: str, part: Changed) -> Counterfactual:
     grey = one.square.ndim == 2
     reconstruction, edited = to_array(part.reconstruction, grey), to_array(part.edited, grey)
     change, weight = _native_change(one.picture, one.square, reconstruction, edited, one.placement, request)
-    moved = edited - reconstruction if grey else (edited - reconstruction).mean(axis=2)
     named = _Named(_Card(model), job.fingerprint)
     # seconds = 0: how long it took is in the ledger, so that the files depend on nothing but item and job
     facts: tuple[Any, ...] = (request, job.method, named, one.item.seed(job.seed), part.evaluations, 0.0)
-    return _result(one.picture, change, weight, one.placement.restore(moved), *facts)
+    return _result(one.picture, change, weight, *facts)
 
 
 @dataclass(frozen=True)
