@@ -66,9 +66,11 @@ def test_a_bomb_costs_no_memory(client):
     data = bomb()
     assert len(data) < 2**20
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     assert send(client, data).status_code == 422
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024  # KiB
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 1024 * 1024
+    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # of all children, other tests' too
+    assert largest < max(children + 1, 1024 * 1024)
 
 
 def test_the_same_question_of_a_data_set(client):
