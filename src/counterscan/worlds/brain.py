@@ -15,9 +15,9 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from counterscan.errors import WordsError
 from counterscan.language.phrase import phrase, prompt
 from counterscan.worlds.chest_scene import Present
+from counterscan.worlds.findings import changed, drawn, spelled
 from counterscan.worlds.geometry import Array, Frame, ramp
 
 FINDINGS = ("glioma", "meningioma", "white matter lesions")
@@ -96,13 +96,8 @@ def sample(rng: np.random.Generator | int, *, size: int = 128, mechanism: Mechan
     """Draw one case; equal seeds give equal cases on any machine. ``rng`` is a generator (advanced by one draw) or a seed."""
     seed = int(rng.integers(2**62)) if isinstance(rng, np.random.Generator) else int(rng)
     mechanism = mechanism or Mechanism()
-    value: dict[str, bool] = {}
-    for name in FINDINGS:
-        tied = [(parent, r) for (child, parent), r in mechanism.agree.items() if child == name]
-        draw = _rng(seed, "present " + name).random()
-        chance = mechanism.prevalence.get(name, 0.0)
-        value[name] = value[tied[0][0]] == (draw < tied[0][1]) if tied else draw < chance
-    return _render(seed, size, {name: attributes(seed, name) for name in FINDINGS if value[name]})
+    there = drawn(FINDINGS, mechanism.prevalence, mechanism.agree, lambda name: _rng(seed, "present " + name).random())
+    return _render(seed, size, {name: attributes(seed, name) for name in there})
 
 
 def intervene(case: Case, changes: Mapping[str, bool | Present] | None = None, **named: bool | Present) -> Case:
@@ -111,16 +106,8 @@ def intervene(case: Case, changes: Mapping[str, bool | Present] | None = None, *
     Raises:
         WordsError: a finding this world does not have.
     """
-    wanted = {**(changes or {}), **{key.replace("_", " "): value for key, value in named.items()}}
-    unknown = sorted(set(wanted) - set(FINDINGS))
-    if unknown:
-        raise WordsError(f"the brain world has no finding {unknown[0]!r}; it has {', '.join(FINDINGS)}")
-    new = dict(case.findings)
-    for name, value in wanted.items():
-        new.pop(name, None)
-        if value is not False:
-            new[name] = attributes(case.seed, name) if value is True else value
-    return _render(case.seed, case.size, {name: new[name] for name in FINDINGS if name in new})
+    new = changed("brain", FINDINGS, case.findings, spelled(changes, named), lambda name: attributes(case.seed, name))
+    return _render(case.seed, case.size, new)
 
 
 def change_mask(case: Case, other: Case) -> NDArray[np.bool_]:

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter, zoom
 
-from counterscan.errors import WordsError
 from counterscan.language.phrase import phrase, prompt
 from counterscan.worlds.chest_findings import DRAW
 from counterscan.worlds.chest_scene import SIDES, ZONES, Anatomy, Present, build
+from counterscan.worlds.findings import changed, drawn, spelled
 from counterscan.worlds.geometry import Array, Frame
 
 SIDED = (
@@ -115,13 +115,15 @@ def sample(rng: np.random.Generator | int, *, size: int = 256, mechanism: Mechan
     cause = np.random.default_rng([seed, 1])
     female, ap = bool(cause.random() < mechanism.female), bool(cause.random() < mechanism.ap)
     anatomy = _anatomy(seed, female, ap, size)
-    value: dict[str, bool] = {"female": female, "ap": ap}
-    for name in FINDINGS:
-        tied = [(parent, r) for (child, parent), r in mechanism.agree.items() if child == name]
-        chance = mechanism.prevalence.get(name, 0.0) * (mechanism.ap_odds if ap else 1.0)
-        draw = np.random.default_rng([seed, 2, *name.encode()]).random()
-        value[name] = value[tied[0][0]] == (draw < tied[0][1]) if tied else draw < chance
-    findings = {name: attributes(anatomy, name) for name in FINDINGS if value[name]}
+    there = drawn(
+        FINDINGS,
+        mechanism.prevalence,
+        mechanism.agree,
+        lambda name: np.random.default_rng([seed, 2, *name.encode()]).random(),
+        known={"female": female, "ap": ap},
+        odds=mechanism.ap_odds if ap else 1.0,
+    )
+    findings = {name: attributes(anatomy, name) for name in there}
     return _render(anatomy, findings, age=int(cause.integers(18, 91)))
 
 
@@ -136,16 +138,10 @@ def intervene(case: Case, changes: Mapping[str, bool | Present] | None = None, *
     Raises:
         WordsError: a finding this world does not have.
     """
-    wanted = {**(changes or {}), **{key.replace("_", " "): value for key, value in named.items()}}
-    unknown = sorted(set(wanted) - set(FINDINGS))
-    if unknown:
-        raise WordsError(f"the chest world has no finding {unknown[0]!r}; it has {', '.join(FINDINGS)}")
-    new = dict(case.findings)
-    for name, value in wanted.items():
-        new.pop(name, None)
-        if value is not False:
-            new[name] = attributes(case.anatomy, name) if value is True else value
-    return _render(case.anatomy, {name: new[name] for name in FINDINGS if name in new}, case.age)
+    new = changed(
+        "chest", FINDINGS, case.findings, spelled(changes, named), lambda name: attributes(case.anatomy, name)
+    )
+    return _render(case.anatomy, new, case.age)
 
 
 def change_mask(case: Case, other: Case) -> NDArray[np.bool_]:
