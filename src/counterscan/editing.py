@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from counterscan.backbones.base import Backbone
-    from counterscan.imaging import Picture
+    from counterscan.imaging import Picture, Placement
     from counterscan.methods import Method, Progress
     from counterscan.types import Edit
 
@@ -128,20 +128,23 @@ def _apply_group(
     generators = [torch.Generator().manual_seed(seed) for _ in pictures]
     edited = method(backbone, batch, request, generator=generators, progress=progress)
     reconstruction = backbone.decode(backbone.encode(batch))
-    results = []
-    for i, (picture, (square, placement)) in enumerate(zip(pictures, fitted, strict=True)):
-        grey = square.ndim == 2
-        change, weight = _native_change(
-            picture, square, to_array(reconstruction[i], grey), to_array(edited[i], grey), placement, request
-        )
-        results.append((picture, change, weight))
-    seconds = (time.perf_counter() - began) / len(pictures)
     evaluations = (backbone.evaluations - spent) // len(pictures)
-    return [_result(*parts, request, method, backbone, seed, evaluations, seconds) for parts in results]
+    facts: dict[str, Any] = {"seed": seed, "model": backbone.card.name, "fingerprint": backbone.fingerprint}
+    results = [
+        finished(picture, *where, before, after, request, method, evaluations=evaluations, **facts)
+        for picture, where, before, after in zip(pictures, fitted, reconstruction, edited, strict=True)
+    ]
+    seconds = (time.perf_counter() - began) / len(pictures)
+    return [replace(result, seconds=seconds) for result in results]
 
 
 def _native_change(
-    picture: Picture, square: np.ndarray, reconstruction: np.ndarray, edited: np.ndarray, placement: Any, request: Edit
+    picture: Picture,
+    square: np.ndarray,
+    reconstruction: np.ndarray,
+    edited: np.ndarray,
+    placement: Placement,
+    request: Edit,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The change and its weight at the picture's own size. The weight is exactly 0 outside the allowed area."""
     from counterscan.imaging import fit
@@ -156,19 +159,22 @@ def _native_change(
     return change, weight
 
 
-def _result(
+def finished(
     picture: Picture,
-    change: np.ndarray,
-    weight: np.ndarray,
+    square: np.ndarray,
+    placement: Placement,
+    reconstruction: Tensor,
+    edited: Tensor,
     request: Edit,
     method: Method,
-    backbone: Backbone,
-    seed: int,
-    evaluations: int,
-    seconds: float,
+    **facts: Any,
 ) -> Counterfactual:
+    """What the model made of a picture's ``square``, both (C, S, S), put into the picture; ``facts`` go into the result."""
     from counterscan.imaging import composite
 
+    grey = square.ndim == 2
+    before, after = to_array(reconstruction, grey), to_array(edited, grey)
+    change, weight = _native_change(picture, square, before, after, placement, request)
     counterfactual = picture.with_pixels(composite(picture, change, weight))
     difference = counterfactual.unit() - picture.unit()
     if difference.ndim == 3:
@@ -181,12 +187,8 @@ def _result(
         edit=request,
         method=method.name,
         settings=asdict(method),  # type: ignore[call-overload]
-        seed=seed,
-        evaluations=evaluations,
-        seconds=seconds,
-        model=backbone.card.name,
-        fingerprint=backbone.fingerprint,
         unblended=(change if change.ndim == 2 else change.mean(axis=2)).astype(np.float32),
+        **facts,
     )
 
 

@@ -130,29 +130,13 @@ def failure(item: Item, error: BaseException, seconds: float = 0.0) -> Row:
 
 
 def _counterfactual(job: Job, model: str, part: Changed) -> Counterfactual:
-    from counterscan.editing import _native_change, _result, to_array
+    from counterscan.editing import finished
 
-    one, request = part.loaded, job.edit
-    grey = one.square.ndim == 2
-    reconstruction, edited = to_array(part.reconstruction, grey), to_array(part.edited, grey)
-    change, weight = _native_change(one.picture, one.square, reconstruction, edited, one.placement, request)
-    named = _Named(_Card(model), job.fingerprint)
-    # seconds = 0: how long it took is in the ledger, so that the files depend on nothing but item and job
-    facts: tuple[Any, ...] = (request, job.method, named, one.item.seed(job.seed), part.evaluations, 0.0)
-    return _result(one.picture, change, weight, *facts)
-
-
-@dataclass(frozen=True)
-class _Card:
-    name: str
-
-
-@dataclass(frozen=True)
-class _Named:
-    """What a result asks of its model: its name and fingerprint. Writers hold no model."""
-
-    card: _Card
-    fingerprint: str
+    one = part.loaded
+    images = one.picture, one.square, one.placement, part.reconstruction, part.edited
+    facts: dict[str, Any] = {"seed": one.item.seed(job.seed), "evaluations": part.evaluations}
+    # no seconds: how long it took is in the ledger, so that the files depend on nothing but item and job
+    return finished(*images, job.edit, job.method, model=model, fingerprint=job.fingerprint, **facts)
 
 
 def _save(job: Job, item: Item, result: Counterfactual) -> dict[str, tuple[str, int]]:
