@@ -110,8 +110,8 @@ def train(
 
     if out != start:
         shutil.copytree(start, out, dirs_exist_ok=True)
-    unet = UNet2DConditionModel.from_pretrained(start / "unet")
-    text = BertModel.from_pretrained(start / "text_encoder", add_pooling_layer=False)
+    unet = UNet2DConditionModel.from_pretrained(start / "unet", torch_dtype=torch.float32)  # shipped ones are float16
+    text = BertModel.from_pretrained(start / "text_encoder", add_pooling_layer=False, dtype=torch.float32)
     tokenizer = BertTokenizer.from_pretrained(start / "tokenizer")
     alphas = DDIMScheduler.from_pretrained(start / "scheduler").alphas_cumprod
     facts = json.loads((start / "counterscan.json").read_text())
@@ -165,7 +165,7 @@ def command(o: argparse.Namespace) -> str:
 def main() -> None:
     """Run one stage."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=("draw", "autoencoder", "world", "nih", "ship"))
+    parser.add_argument("stage", choices=("draw", "autoencoder", "renorm", "world", "nih", "ship"))
     parser.add_argument("work", type=Path)
     parser.add_argument("--nih", type=Path, help="folder of real radiographs")
     parser.add_argument("--nih-small", type=Path, help="a second, larger folder of real radiographs at low resolution")
@@ -187,7 +187,14 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=32, help="channels of the autoencoder")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    stages = {"draw": _draw, "autoencoder": _autoencoder, "world": _world, "nih": _nih, "ship": _ship}
+    stages = {
+        "draw": _draw,
+        "autoencoder": _autoencoder,
+        "renorm": _renorm,
+        "world": _world,
+        "nih": _nih,
+        "ship": _ship,
+    }
     stages[options.stage](options)
 
 
@@ -209,6 +216,30 @@ def _autoencoder(o: argparse.Namespace) -> None:
     settings = autoencoder.AutoencoderSettings(steps=o.steps, rate=o.rate, seed=o.seed)
     log: Callable[[dict[str, float]], None] = lambda row: print(json.dumps(row), file=sys.stderr, flush=True)  # noqa: E731
     autoencoder.train(vae, [*world, real], settings, log=log, save=lambda v: v.save_pretrained(o.work / "vae"))
+
+
+def _renorm(o: argparse.Namespace) -> None:
+    """``--start`` with the norms of ``compact.build``, all other weights as they are.
+
+    Its 32 groups left the finest level one channel a group: whatever is added to a channel before such a norm, as time and
+    prompt were, is gone after it. In groups of four, with time and prompt scaling and shifting what comes OUT of the norm,
+    both reach every level.
+    """
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    shutil.copytree(o.start, o.out, dirs_exist_ok=True)
+    old = UNet2DConditionModel.from_pretrained(o.start / "unet", torch_dtype=torch.float32)
+    new = UNet2DConditionModel.from_config(
+        {**old.config, "norm_num_groups": 8, "resnet_time_scale_shift": "scale_shift"}
+    )
+    weights = old.state_dict()
+    for name in [name for name in weights if "time_emb_proj" in name]:
+        added = weights[name].unflatten(0, (old.config.norm_num_groups, -1))
+        survives = (added - added.mean(1, keepdim=True)).flatten(0, 1)
+        gain = weights[name.split("time_emb_proj")[0] + "norm2.weight"].view(-1, *[1] * (survives.ndim - 1))
+        weights[name] = torch.cat([torch.zeros_like(survives), gain * survives])
+    new.load_state_dict(weights)
+    new.save_pretrained(o.out / "unet")
 
 
 def _world(o: argparse.Namespace) -> None:

@@ -42,6 +42,9 @@ class DenoiserSettings:
     ``crops`` is the share of steps that train on removals alone, in ``2 * batch`` crops of half the latent's side around
     what goes away: half the cost of a step for many times the gradient of what is small. Removals only, because where
     something is to be ADDED a crop cannot tell.
+
+    ``depth`` is the share of the chain, from no noise up, at which counterfactual samples are drawn (but for ``anywhere`` of
+    them): there the network sees what it edits. Drawn from all of the chain, most showed it noise.
     """
 
     steps: int = 3000
@@ -54,9 +57,11 @@ class DenoiserSettings:
     word_steps: int = 0
     word_weight: float = 1.0
     seed: int = 0
-    twins: float = 0.9
-    keep: float = 0.5
-    crops: float = 0.4
+    twins: float = 0.8
+    keep: float = 0.4
+    crops: float = 0.5
+    depth: float = 0.4
+    anywhere: float = 0.15
     captions: CaptionSettings = field(default_factory=CaptionSettings)
 
 
@@ -196,15 +201,17 @@ def change_weight(family: NDArray[np.float16], energy: float = 0.04, least: floa
     return torch.cat([weight, torch.ones(1, *weight.shape[1:])]).amax(0)
 
 
-def times(batch: Batch, shift: float, steps: int, generator: torch.Generator) -> Tensor:
+def times(batch: Batch, settings: DenoiserSettings, steps: int, generator: torch.Generator) -> Tensor:
     """Timesteps (B,), stratified so that every batch covers the whole chain, which lowers the variance of the loss.
 
-    Plain samples lean towards noise. Pairs do not: an edit ends at low noise, and what the network believes its eyes there
-    comes back.
+    Plain samples lean towards noise. Pairs lean away from it: there the network sees what it edits, and what it believes
+    its eyes there comes back.
     """
     size = len(batch.captions)
     u = (torch.randperm(size, generator=generator) + torch.rand(size, generator=generator)) / size
-    u = torch.where(batch.paired, u, shift * u / (1 + (shift - 1) * u))
+    low = torch.rand(size, generator=generator) >= settings.anywhere
+    edits = torch.where(low, settings.depth * u, u)
+    u = torch.where(batch.paired, edits, settings.shift * u / (1 + (settings.shift - 1) * u))
     return (u * steps).long().clamp(max=steps - 1)
 
 
@@ -257,7 +264,7 @@ def train(
         batch = draw_crops(corpus, pairs, settings, rng) if cut else draw(corpus, settings, rng)
         ids, mask = tokens_of(tokenizer, batch.captions)
         noise = torch.randn(batch.z.shape, generator=generator)
-        t = times(batch, settings.shift, len(alphas_cumprod), generator)
+        t = times(batch, settings, len(alphas_cumprod), generator)
         with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16):
             context = text_encoder(ids, attention_mask=mask)[0]
             value = loss(unet, context, batch, t, noise, alphas_cumprod[t].sqrt())
