@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,15 +14,18 @@ from typing import Any
 import pytest
 import typer.main
 import yaml
+from benchmarks import reference_pages
 from PIL import Image
 
 import counterscan
-from counterscan import methods
+from counterscan import backbones, methods
 from counterscan.cli import app
+from counterscan.data import readers
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [*sorted(DOCS.glob("*.md")), ROOT / "README.md"]
+GENERATED = {page.place: page.text for page in reference_pages.pages()}
 PLACEHOLDERS = {"CMD", "COMMAND", "NAME"}
 
 
@@ -71,6 +76,11 @@ def test_a_wrong_command_or_option_would_be_found():
     assert list(faults("counterscan data wrld chest")) and not list(faults("counterscan data world chest -n 3 -o x"))
 
 
+def test_commands_of_generated_pages_exist():
+    lines = [line for text in GENERATED.values() for line in commands(text)]
+    assert len(lines) > 40 and not [fault for line in lines for fault in faults(line)]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_files_of_the_repository_exist(page):
     text = page.read_text(encoding="utf-8")
@@ -108,8 +118,58 @@ def test_the_reference_has_every_public_name_and_names_what_exists():
             assert hasattr(importlib.import_module(module), attribute), name
     offered = {name for name in counterscan.__all__ if not name.startswith("_")}
     assert offered <= {name.rpartition(".")[2] for name in named}
-    files = {where for where, _ in methods._METHODS.values()}
-    assert files <= set(named)
+
+
+def measures() -> set[str]:
+    """The public functions and classes of the metrics, as ``module.name``; one page for two that differ by a capital."""
+    found = set()
+    for path in (Path(counterscan.__file__).parent / "metrics").glob("[a-z]*.py"):
+        module = importlib.import_module(f"counterscan.metrics.{path.stem}")
+        own = [x for x in vars(module).values() if getattr(x, "__module__", "") == module.__name__]
+        names = [x.__name__ for x in own if inspect.isfunction(x) or inspect.isclass(x)]
+        found |= {f"{path.stem}.{name.lower()}" for name in names if name[0] != "_" and path.stem != "neighbours"}
+    return found
+
+
+def test_everything_registered_has_a_page_that_says_something():
+    assert len(measures()) > 40
+    judges = {path.parent.name for path in (Path(counterscan.__file__).parent / "models").glob("*/classifier.json")}
+    wanted = {f"reference/methods/{name}.md" for name in methods.names()}
+    wanted |= {f"reference/families/{module}.md" for module, _ in backbones.FAMILIES.values()}
+    wanted |= {f"reference/data/{name}.md" for name in readers.LAYOUTS}
+    wanted |= {f"reference/metrics/{name}.md" for name in measures()}
+    wanted |= {f"reference/models/{name}.md" for name in {*backbones.names(), *judges}}
+    assert set(GENERATED) == wanted
+    empty = [place for place, text in GENERATED.items() if len(re.sub(r"(?s)```.*?```|\W", "", text)) < 150]
+    assert not empty
+    raw = re.compile(r":\w+:`|(?<!`)``(?!`)|::$", re.MULTILINE)  # what is no Markdown
+    assert all(text.startswith("# `") and not raw.search(text) for text in GENERATED.values())
+
+
+@pytest.mark.parametrize("name", sorted(methods._METHODS))
+def test_settings_on_a_methods_page_are_its_own(name):
+    told = dict(re.findall(r"(?m)^\| `(\w+)` \| `(.*)` \|$", GENERATED[f"reference/methods/{name}.md"]))
+    own = {field.name: field.default for field in dataclasses.fields(type(methods.get(name)))}
+    assert list(told) == list(own)
+    assert all(str(eval(told[key])) == str(value) for key, value in own.items() if re.match(r"[\w(.'\"-]+$", told[key]))
+
+
+def test_links_of_generated_pages_lead_somewhere():
+    texts = {**GENERATED, "reference/index.md": reference_pages.overview()}
+    for place, text in texts.items():
+        for link in re.findall(r"\]\(([^)#]+\.md)", text):
+            goal = (DOCS / place).parent.joinpath(link).resolve()
+            assert goal.relative_to(DOCS.resolve()).as_posix() in texts or goal.is_file(), f"{place}: {link}"
+    assert all(place.removeprefix("reference/") in texts["reference/index.md"] for place in GENERATED)
+    leaves = re.findall(r"'(reference/[^']+)'", str(reference_pages.navigation()))
+    assert sorted(leaves) == sorted(texts)
+
+
+def test_tables_link_to_the_pages_when_built():
+    for name in reference_pages.TABLED:
+        text = (DOCS / name).read_text(encoding="utf-8")
+        links = re.findall(r"(?m)^\| \[`[\w-]+`\]\((reference/[^)]+)\)", reference_pages.linked(text))
+        assert len(links) >= 4 and set(links) <= set(GENERATED), name
 
 
 def test_the_design_is_drawn_from_the_imports(monkeypatch, tmp_path):
