@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import json
 import os
@@ -62,9 +63,10 @@ class Counterfactual:
         )
 
     def _repr_html_(self) -> str:
-        buffer = io.BytesIO()
-        self.figure().save(buffer, "PNG")
-        return f'<img alt="counterfactual" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+        facts = {"from": self.edit.source, "to": self.edit.target, "region": self.edit.region or ""}
+        facts |= {"method": self.method, "model": self.model, "seed": self.seed, "evaluations": self.evaluations}
+        facts |= {"changed": f"{self.mask.mean():.1%} of the image"}
+        return as_html(self.figure(), "original, counterfactual, difference, and the difference on the original", facts)
 
     def figure(self, side: int = 320) -> Image:
         """Four panels ``side`` pixels high: original, counterfactual, signed difference, overlay."""
@@ -155,6 +157,22 @@ class Counterfactual:
         name = f"{stem}.original{source.name[len(self.factual.stem) :] or self.factual.suffix}"
         _atomically(folder / name, lambda path: shutil.copyfile(source, path))
         return name
+
+
+def as_html(picture: Image, alt: str, facts: Mapping[str, Any]) -> str:
+    """What notebooks show of an answer: one piece of HTML that needs nothing from elsewhere and says that it is synthetic.
+
+    ``facts`` may hold anybody's words: all are escaped, empty ones left out.
+    """
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    told = {key: html.escape(str(value)) for key, value in facts.items() if value not in ("", None)}
+    lines = " · ".join(f"{html.escape(key)}: {value}" for key, value in told.items())
+    return (
+        f'<img alt="Synthetic: {html.escape(alt)}" src="data:image/png;base64,{data}" style="max-width:100%">'
+        f'<div style="font-size:90%"><b>Synthetic, not for diagnosis.</b> {lines}</div>'
+    )
 
 
 _PLAIN = ("method", "settings", "seed", "evaluations", "seconds", "model", "fingerprint")

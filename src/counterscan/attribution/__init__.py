@@ -68,6 +68,20 @@ class Attribution:
             return None
         return float(self.spread[self.mask].mean() / max(np.abs(self.map[self.mask]).mean(), 1e-12))
 
+    def _repr_html_(self) -> str:
+        from PIL.Image import Resampling
+
+        from counterscan.drawing import as_image, colour, difference_scale, overlay
+        from counterscan.result import as_html
+
+        image, found = self.factual.unit(), np.where(self.mask, self.map, 0)
+        pair = as_image(np.hstack([colour(image), overlay(image, found, difference_scale(self.map))]))
+        pair.thumbnail((960, 480), Resampling.LANCZOS)
+        places = ", ".join(str(region.box) for region in self.regions)
+        facts = {"finding": self.finding, "answer": "present" if self.present else "not seen", "regions": places}
+        facts |= {"model": self.model, "seed": self.seed, "evaluations": self.evaluations}
+        return as_html(pair, f"the image, and where {self.finding} is", facts)
+
     def save(self, folder: str | Path, stem: str, formats: Sequence[str] = ("png",)) -> dict[str, str]:
         """Write into ``folder``; returns the names by kind.
 
