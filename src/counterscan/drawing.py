@@ -57,8 +57,8 @@ def overlay(image: np.ndarray, difference: np.ndarray, scale: float) -> np.ndarr
 
 
 def colour(image: np.ndarray) -> np.ndarray:
-    """(H, W) or (H, W, 3) → (H, W, 3)."""
-    return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
+    """(H, W), (H, W, 3) or (H, W, C) → (H, W, 3); of more than three contrasts the last three are red, green and blue."""
+    return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image[..., -3:]
 
 
 def as_image(array: np.ndarray) -> Image.Image:

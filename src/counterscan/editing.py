@@ -176,9 +176,7 @@ def finished(
     before, after = to_array(reconstruction, grey), to_array(edited, grey)
     change, weight = _native_change(picture, square, before, after, placement, request)
     counterfactual = picture.with_pixels(composite(picture, change, weight))
-    difference = counterfactual.unit() - picture.unit()
-    if difference.ndim == 3:
-        difference = difference.mean(axis=2)
+    difference = _flat(counterfactual.unit() - picture.unit())
     return Counterfactual(
         factual=picture,
         counterfactual=counterfactual,
@@ -187,9 +185,21 @@ def finished(
         edit=request,
         method=method.name,
         settings=asdict(method),  # type: ignore[call-overload]
-        unblended=(change if change.ndim == 2 else change.mean(axis=2)).astype(np.float32),
+        unblended=_flat(change).astype(np.float32),
         **facts,
     )
+
+
+def _flat(change: np.ndarray) -> np.ndarray:
+    """A signed change (H, W[, C]) as one (H, W): the mean over colours.
+
+    Of contrasts, in which a lesion is dark here and bright there so that a mean would hide it, the mean size, with the sign
+    of the contrast that changes most.
+    """
+    if change.ndim == 2 or change.shape[2] == 3:
+        return change if change.ndim == 2 else change.mean(axis=2)
+    most = np.take_along_axis(change, np.abs(change).argmax(axis=2, keepdims=True), axis=2)[..., 0]
+    return np.asarray(np.abs(change).mean(axis=2) * np.sign(most))
 
 
 def as_picture(image: Any) -> Picture:
@@ -261,13 +271,21 @@ def allowed_area(request: Edit, size: tuple[int, int]) -> np.ndarray | None:
 
 
 def to_tensor(square: np.ndarray, channels: int) -> Tensor:
-    """A fitted image (S, S[, 3]) as (C, S, S), grey repeated or colours averaged to the model's channels."""
+    """A fitted image (S, S[, C]) as (C, S, S), grey repeated or colours averaged to the model's channels.
+
+    Contrasts are neither: an ``ImageError`` says how many the model takes.
+    """
     import torch
 
     image = torch.from_numpy(np.ascontiguousarray(square, dtype=np.float32))
     image = image[None] if image.ndim == 2 else image.permute(2, 0, 1)
     if image.shape[0] == channels:
         return image
+    if not {image.shape[0], channels} <= {1, 3}:
+        raise ImageError(
+            f"the image has {image.shape[0]} channels, the model takes {channels}; give an array (H, W, {channels}), "
+            "such as a .npy file"
+        )
     return image.mean(0, keepdim=True).expand(channels, -1, -1)
 
 

@@ -63,7 +63,7 @@ class Counterfactual:
         )
 
     def _repr_html_(self) -> str:
-        facts = {"from": self.edit.source, "to": self.edit.target, "region": self.edit.region or ""}
+        facts: dict[str, Any] = {"from": self.edit.source, "to": self.edit.target, "region": self.edit.region or ""}
         facts |= {"method": self.method, "model": self.model, "seed": self.seed, "evaluations": self.evaluations}
         facts |= {"changed": f"{self.mask.mean():.1%} of the image"}
         return as_html(self.figure(), "original, counterfactual, difference, and the difference on the original", facts)
@@ -77,8 +77,8 @@ class Counterfactual:
     def save(self, folder: str | Path, stem: str | None = None) -> dict[str, str]:
         """Write everything into ``folder``; returns the file names, relative to it.
 
-        ``image`` is the factual, copied as it is; ``counterfactual`` of the factual's kind (DICOM, NIfTI or, for all
-        others, a lossless PNG); ``difference`` a 16-bit PNG (grey 32768 = no change, scale in its note); ``mask`` and
+        ``image`` is the factual, copied as it is; ``counterfactual`` of the factual's kind (DICOM, NIfTI, ``.npy`` or, for
+        all others, a lossless PNG); ``difference`` a 16-bit PNG (grey 32768 = no change, scale in its note); ``mask`` and
         ``figure`` PNG. A ``{stem}.json`` beside them is what ``load`` reads.
         """
         from counterscan.imaging import write
@@ -153,6 +153,10 @@ class Counterfactual:
             from counterscan.imaging.raster import save_png
 
             # not by imaging.write: this one is not synthetic
+            if self.factual.suffix == ".npy":
+                from counterscan.imaging.stack import write_npy
+
+                return write_npy(self.factual.pixels, folder / f"{stem}.original.npy").name
             return save_png(self.factual.pixels, folder / f"{stem}.original.png", {}).name
         name = f"{stem}.original{source.name[len(self.factual.stem) :] or self.factual.suffix}"
         _atomically(folder / name, lambda path: shutil.copyfile(source, path))

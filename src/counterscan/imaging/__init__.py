@@ -17,7 +17,7 @@ __all__ = ["Picture", "Placement", "composite", "fit", "from_array", "read", "wr
 
 
 def read(path: str | Path, *, slice_index: int | None = None) -> Picture:
-    """Read a PNG, JPEG, DICOM or NIfTI file; of a NIfTI volume the slice ``slice_index`` along its last axis.
+    """Read a PNG, JPEG, DICOM, NIfTI or ``.npy`` file; of a NIfTI volume the slice ``slice_index`` along its last axis.
 
     Raises:
         ImageError: the file is absent, damaged, too small or large, without contrast, or of another kind.
@@ -42,6 +42,10 @@ def read(path: str | Path, *, slice_index: int | None = None) -> Picture:
         return read_nifti(path, slice_index)
     if slice_index is not None:
         raise ImageError(f"{path.name}: has no slices to choose from; leave slice_index out")
+    if name.endswith(".npy"):
+        from counterscan.imaging.stack import read_npy
+
+        return read_npy(path)
     if start[128:] == b"DICM" or name.endswith((".dcm", ".dicom")):
         from counterscan.imaging.dicom import read_dicom
 
@@ -55,6 +59,7 @@ def write(picture: Picture, path: str | Path, *, note: Mapping[str, Any]) -> Pat
     """Write a picture that we made, marked synthetic: ``.png``, or ``.dcm`` and ``.nii[.gz]`` for what came from there.
 
     A PNG holds the stored pixels where they are what is shown (``Picture.plain``), else the picture as shown, in 16 bits.
+    Several contrasts go into a ``.npy``, which has no room for a mark: what stands beside it has to say so.
 
     Raises:
         ImageError: the ending is another, does not fit the picture, or the file cannot be written.
@@ -69,9 +74,13 @@ def write(picture: Picture, path: str | Path, *, note: Mapping[str, Any]) -> Pat
         from counterscan.imaging.nifti import write_nifti
 
         return write_nifti(picture, path, note)
+    if name.endswith(".npy"):
+        from counterscan.imaging.stack import write_npy
+
+        return write_npy(picture.pixels, path)
     if not name.endswith(".png"):
         ending = path.suffix or "without ending"
-        raise ImageError(f"{path.name}: results are written as .png, .dcm or .nii.gz (lossless), not {ending}")
+        raise ImageError(f"{path.name}: results are written as .png, .dcm, .nii.gz or .npy (lossless), not {ending}")
     from counterscan.imaging.raster import write_png
 
     pixels = picture.pixels if picture.plain else np.round(picture.unit() * 65535).astype(np.uint16)

@@ -12,19 +12,21 @@ from numpy.typing import NDArray
 from counterscan.errors import ImageError
 from counterscan.imaging.window import Curve
 
-ENDINGS = (".nii.gz", ".nii", ".dicom", ".dcm", ".png", ".jpeg", ".jpg", ".tiff", ".tif", ".bmp", ".webp")
+ENDINGS = (".nii.gz", ".nii", ".dicom", ".dcm", ".png", ".jpeg", ".jpg", ".tiff", ".tif", ".bmp", ".webp", ".npy")
 SMALLEST, LARGEST = 16, 100_000_000
 """Pixels a side at least, pixels in all at most."""
+CONTRASTS = 8
+"""Images of one slice at most, such as T1, T1c, T2 and FLAIR; more at the end of a shape is a side."""
 
 
 @dataclass(frozen=True)
 class Picture:
     """One image.
 
-    ``pixels`` (H, W) or (H, W, 3), exactly as stored (floats only from NIfTI); ``low`` < ``high`` the stored values shown
-    as 0 and 1 (the window; 0 and ``2**bits - 1`` for PNG and JPEG); ``inverted`` where the larger stored value is darker,
-    as in MONOCHROME1; ``spacing_mm`` (row, column); ``header`` the DICOM data set or NIfTI geometry it came from;
-    ``curve`` the way from stored to shown values where it is no straight line from ``low`` to ``high``.
+    ``pixels`` (H, W), (H, W, 3) or, of several contrasts, (H, W, C), exactly as stored (floats only from NIfTI); ``low`` <
+    ``high`` the stored values shown as 0 and 1 (the window; 0 and ``2**bits - 1`` for PNG and JPEG); ``inverted`` where the
+    larger stored value is darker, as in MONOCHROME1; ``spacing_mm`` (row, column); ``header`` the DICOM data set or NIfTI
+    geometry it came from; ``curve`` the way from stored to shown values where it is no straight line from ``low`` to ``high``.
     """
 
     pixels: NDArray[Any]
@@ -39,7 +41,7 @@ class Picture:
     curve: Curve | None = None
 
     def unit(self) -> NDArray[np.float32]:
-        """float32 (H, W) or (H, W, 3) in [0, 1]; bright means dense, whatever the stored polarity."""
+        """float32, shaped as ``pixels``, in [0, 1]; bright means dense, whatever the stored polarity."""
         if self.curve is not None:
             shown = self.curve.show(self.pixels)
         else:
@@ -67,8 +69,9 @@ class Picture:
 
     @property
     def suffix(self) -> str:
-        """The ending of the file that keeps this picture as it is: ``.dcm``, ``.nii.gz`` or ``.png``."""
-        return {"dicom": ".dcm", "nifti": ".nii.gz"}.get(self.format, ".png")
+        """The ending of the file that keeps this picture as it is: ``.dcm``, ``.nii.gz``, ``.npy`` or ``.png``."""
+        contrasts = self.pixels.ndim == 3 and self.pixels.shape[2] != 3
+        return ".npy" if contrasts else {"dicom": ".dcm", "nifti": ".nii.gz", "npy": ".npy"}.get(self.format, ".png")
 
     @property
     def plain(self) -> bool:
@@ -116,7 +119,8 @@ def check_size(name: str, width: int, height: int) -> None:
 
 
 def from_array(array: NDArray[Any]) -> Picture:
-    """A picture from an array: (H, W) or (H, W, 3); uint8, uint16, or floats in [0, 1] (stored as 16-bit).
+    """A picture from an array: (H, W), (H, W, 3) or (H, W, C) of C contrasts; uint8, uint16, or floats in [0, 1] (stored as
+    16-bit).
 
     Raises:
         ImageError: another shape or type, NaN or infinity, or floats outside [0, 1].
@@ -124,8 +128,8 @@ def from_array(array: NDArray[Any]) -> Picture:
     array = np.asarray(array)
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] != 3):
-        raise ImageError(f"array: shape {array.shape}, (H, W) or (H, W, 3) needed")
+    if array.ndim not in (2, 3) or (array.ndim == 3 and not 3 <= array.shape[-1] <= CONTRASTS):
+        raise ImageError(f"array: shape {array.shape}, (H, W), (H, W, 3) or (H, W, contrasts) needed")
     check_size("array", array.shape[1], array.shape[0])
     if np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all():
