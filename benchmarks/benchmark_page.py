@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from counterscan.bench.report import markdown, means
+from counterscan.bench.report import markdown, means, stem
 
 FIGURES = Path("docs/figures")
 PAGE = """# Benchmark: edits against the truth
@@ -54,7 +54,7 @@ All are synthetic.
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> str:
     """The means over findings, a line a method and direction."""
-    columns = ("error_inside", "drift_composited", "mask_auprc", "flip_rate", "evaluations", "seconds_per_image")
+    columns = ("error_inside", "drift_outside", "drift_composited", "mask_auprc", "flip_rate", "evaluations", "seconds_per_image")
     lines = ["| method | direction | " + " | ".join(columns) + " |", "| --- " * (len(columns) + 2) + "|"]
     for row in means(rows):
         cells = ["" if row[c] is None else f"{row[c]:.3f}" for c in columns]
@@ -73,7 +73,7 @@ def sheets(folder: Path, rows: Sequence[Mapping[str, Any]]) -> str:
     for direction in ("remove", "add"):
         some = sorted((r for r in rows if r["direction"] == direction), key=lambda r: r["error_inside"])
         for row in (some[0], some[len(some) // 2], some[-1]):
-            name = f"{row['method']}-{row['finding'].replace(' ', '-')}-{direction}.png"
+            name = f"{stem(row)}.png"
             sheet = np.asarray(Image.open(folder / "cells" / name))
             shown = Image.fromarray(sheet[: 2 * sheet.shape[1] // 5])  # two cases of five square pictures
             shown.save(FIGURES / f"bench-{name}", optimize=True)

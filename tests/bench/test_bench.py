@@ -115,6 +115,42 @@ def test_it_goes_on_where_it_stopped_and_ends_the_same(model, tmp_path):
     assert run(tmp_path / "a", Nothing(strength=2.0))[1] == 4, "other settings, other cells"
 
 
+def test_a_killed_bench_resumes_to_what_an_unbroken_one_says(model, tmp_path):
+    @dataclass(frozen=True)
+    class Killed(Nothing):
+        after: ClassVar[int] = 1
+
+        def __call__(self, *given: Any, **named: Any) -> Any:
+            if self.after == 0:
+                raise KeyboardInterrupt
+            type(self).after -= 1
+            return super().__call__(*given, **named)
+
+    def run(folder):
+        rows = bench(model, [Killed()], "chest", folder, n=1, findings=["pacemaker", "pleural effusion"])["rows"]
+        return [{k: v for k, v in row.items() if k != "seconds_per_image"} for row in rows]
+
+    Killed.after = 1
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "killed")
+    kept = list((tmp_path / "killed" / "cells").glob("*.json"))
+    assert len(kept) == 1
+    Killed.after = 3
+    resumed = run(tmp_path / "killed")
+    assert Killed.after == 0, "what was finished was asked again"
+    Killed.after = 4
+    assert run(tmp_path / "whole") == resumed
+
+
+def test_methods_of_one_name_are_told_apart_by_a_mapping(model, tmp_path):
+    both = {"weak": Nothing(), "strong": Nothing(strength=2.0)}
+    asked = {"n": 1, "findings": ["pacemaker"], "directions": ["remove"]}
+    rows = bench(model, both, "chest", tmp_path, **asked)["rows"]
+    assert [row["method"] for row in rows] == ["weak", "strong"]
+    with pytest.raises(WordsError, match="two methods of one name"):
+        bench(model, list(both.values()), "chest", tmp_path, **asked)
+
+
 def test_the_table_and_its_means():
     rows = [
         {"method": "m", "finding": f, "direction": "remove", "error_inside": e, "evaluations": 54.0, "flip_rate": flip}

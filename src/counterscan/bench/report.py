@@ -29,6 +29,11 @@ td:nth-child(-n+3),th:nth-child(-n+3){text-align:left}img{max-width:100%;border-
 .dim{color:#8b98a8}"""
 
 
+def stem(row: Mapping[str, Any]) -> str:
+    """What a row's files are called: ``diffusers-img2img-lung-nodule-add``."""
+    return "-".join(row[key] for key in ("method", "finding", "direction")).replace(" ", "-").replace(":", "-")
+
+
 def means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row a method and direction: the mean over findings of every column that is known."""
     out = []
@@ -80,8 +85,12 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     axes.plot([points[i][0] for i in front], [points[i][1] for i in front], color="tab:orange", label="Pareto front")
-    colours = ["tab:orange" if i in front else "tab:blue" for i in range(len(points))]
-    axes.scatter([p[0] for p in points], [p[1] for p in points], color=colours)
+    for marker, theirs, label in (("o", False, None), ("s", True, "pipelines of diffusers")):
+        some = [i for i, name in enumerate(names) if name.startswith("diffusers:") == theirs]
+        if some:
+            colours = ["tab:orange" if i in front else "tab:blue" for i in some]
+            across, up = ([points[i][axis] for i in some] for axis in (0, 1))
+            axes.scatter(across, up, color=colours, marker=marker, label=label)
     for name, at in zip(names, points, strict=True):
         axes.annotate(name, at, xytext=(5, 5), textcoords="offset points")
     axes.set(xscale="log", xlabel="seconds an image", ylabel="error inside the true change (0 exact, 1 nothing done)")
@@ -98,7 +107,7 @@ def page(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], folder: Pa
     body = "".join(_line(row, "") for row in rows) + "".join(_line(row, "mean") for row in means(rows))
     sheets = "".join(
         f"<h3>{html.escape(row['method'])}: {row['direction']} {html.escape(row['finding'])}</h3>"
-        f'<img loading="lazy" alt="" src="cells/{row["method"]}-{row["finding"].replace(" ", "-")}-{row["direction"]}.png">'
+        f'<img loading="lazy" alt="" src="cells/{html.escape(stem(row))}.png">'
         for row in rows
     )
     floor = facts["floor"]

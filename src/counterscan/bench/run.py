@@ -7,8 +7,8 @@ import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from counterscan.bench.cases import Pair, find, pairs
+from counterscan.bench.peers import Peer
+from counterscan.bench.report import stem
 from counterscan.blending import blend
+from counterscan.errors import WordsError
 
 if TYPE_CHECKING:
     from counterscan.backbones.base import Backbone
@@ -149,7 +152,7 @@ def floor(backbone: Backbone, items: Sequence[Pair]) -> dict[str, float]:
 
 def bench(
     backbone: Backbone,
-    methods: Sequence[Method],
+    methods: Sequence[Method] | Mapping[str, Method],
     world: str,
     folder: Path,
     *,
@@ -160,12 +163,20 @@ def bench(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Every method on every finding of the world in both directions: ``{"rows", "floor", "cases"}``.
+    """Every method on every finding of the world in both directions: ``{"rows", "floor"}``, every row with its ``cases``.
 
-    A finished cell is read back from ``folder/cells`` where model, method, settings and questions are the same.
+    Rows go by the methods' names, or by the keys of a mapping, which can tell a method's settings apart. A finished cell
+    is read back from ``folder/cells`` where model, method, settings, judge and questions are the same. ``WordsError``
+    before any work where a peer cannot run on the model, or two methods have one name.
     """
     from PIL import Image
 
+    labelled = dict(methods) if isinstance(methods, Mapping) else {method.name: method for method in methods}
+    if len(labelled) < len(methods):
+        raise WordsError("two methods of one name: give a mapping from a name of your choice to each")
+    for method in labelled.values():
+        if isinstance(method, Peer):
+            method.check(backbone)
     known = backbone.card.findings
     names = list(findings) or [f for f in find(world).FINDINGS if not known or f in known]
     (folder / "cells").mkdir(parents=True, exist_ok=True)
@@ -173,11 +184,12 @@ def bench(
     floors, total = {}, len(names) * len(directions) * len(methods) * n
     for name, direction in product(names, directions):
         items = pairs(world, name, direction, n, template=backbone.card.template, size=backbone.resolution, seed=seed)
+        asked = _digest(backbone, items, judge)
         floors[f"{name}, {direction}"] = floor(backbone, items[:8])
-        for method in methods:
-            facts = {"method": method.name, "finding": name, "direction": direction}
-            key = _key(backbone, method, world, n, seed, judge, facts)
-            path = folder / "cells" / f"{method.name}-{name.replace(' ', '-')}-{direction}.json"
+        for label, method in labelled.items():
+            facts = {"method": label, "finding": name, "direction": direction}
+            key = hashlib.sha256(f"{asked} {method.name} {method!r}".encode()).hexdigest()[:16]
+            path = folder / "cells" / f"{stem(facts)}.json"
             row = _read(path, key)
             if row is None:
                 row, picture = cell(backbone, method, items, judge, _from(progress, len(rows) * n, total))
@@ -202,12 +214,16 @@ def sheet(items: Sequence[Pair], given: Sequence[Answer]) -> NDArray[np.uint8]:
     return (np.clip(np.concatenate(lines), 0, 1) * 255).astype(np.uint8)
 
 
-def _key(
-    backbone: Backbone, method: Method, world: str, n: int, seed: int, judge: Classifier | None, facts: Any
-) -> str:
-    settings = asdict(method)  # type: ignore[call-overload]
-    told = [backbone.fingerprint, repr(settings), world, n, seed, judge.facts.get("name") if judge else None, facts]
-    return hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()[:16]
+def _digest(backbone: Backbone, items: Sequence[Pair], judge: Classifier | None) -> str:
+    """Everything that a row depends on but its method: weights, words, images, and who judges."""
+    digest = hashlib.sha256(backbone.fingerprint.encode())
+    for pair in items:
+        digest.update(repr((pair.seed, pair.edit)).encode())
+        for image in (pair.factual, pair.truth, pair.mask):
+            digest.update(image.tobytes())
+    for name, tensor in sorted(judge.state_dict().items()) if judge else ():
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _read(path: Path, key: str) -> dict[str, Any] | None:

@@ -15,7 +15,10 @@ JUDGES = {"chest": "chest-world-judge"}
 def bench(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
     model: Annotated[str, typer.Option(help="A built-in name, a folder or a hub id.")] = "chest-world",
-    methods: Annotated[str | None, typer.Option(help="Comma-separated; the model's default otherwise.")] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated, also diffusers:img2img and the like; the model's default otherwise."),
+    ] = None,
     world: Annotated[str, typer.Option(help="The world that asks and knows the answers.")] = "chest",
     count: Annotated[int, typer.Option("-n", min=1, help="Cases a finding and direction.")] = 16,
     findings: Annotated[
@@ -32,16 +35,16 @@ def bench(
     import counterscan
     from counterscan.bench import report
     from counterscan.bench.run import bench as run
-    from counterscan.methods import get, suited
     from counterscan.robustness.classifier import Classifier
 
-    folder = folder_for(output)
-    for name in _split(methods):
-        get(name)  # refuses wrong words before the model is opened
+    folder, names = folder_for(output), _split(methods)
+    for name in names:
+        _method(name)  # refuses wrong words before the model is opened
     backbone = counterscan.load(model, offline=offline)
-    chosen = [suited(backbone.card, name) for name in _split(methods)] or [suited(backbone.card)]
+    chosen = {name: _method(name, backbone.card) for name in names or [backbone.card.default_method]}
     judge = Classifier.load(JUDGES[world]) if world in JUDGES else None
-    settings: dict[str, Any] = {"model": model, "methods": [repr(m) for m in chosen], "world": world, "n": count}
+    told = {name: repr(method) for name, method in chosen.items()}
+    settings: dict[str, Any] = {"model": model, "methods": told, "world": world, "n": count}
     with progress("bench") as tell:
         result = run(
             backbone, chosen, world, folder, n=count, findings=_split(findings), judge=judge, seed=seed, progress=tell
@@ -54,6 +57,16 @@ def bench(
     report.page(rows, summary, folder)
     write_run(folder, "bench", settings | {"seed": seed}, summary, [backbone])
     emit(summary, as_json, table)
+
+
+def _method(name: str, card: Any = None) -> Any:
+    """The method of that name with the settings that suit a model, or the pipeline of diffusers."""
+    from counterscan.bench import peers
+    from counterscan.methods import get, suited
+
+    if name.startswith("diffusers:"):
+        return peers.get(name)
+    return suited(card, name) if card else get(name)
 
 
 def _split(text: str | None) -> list[str]:

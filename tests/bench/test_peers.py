@@ -1,0 +1,101 @@
+"""diffusers' own pipelines run on the same parts, count what they ask, leave no trace, and say where they cannot run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.models import tiny
+from typer.testing import CliRunner
+
+from counterscan.backbones import load
+from counterscan.bench import peers
+from counterscan.bench.run import bench
+from counterscan.cli import app
+from counterscan.errors import WordsError
+from counterscan.methods import get
+from counterscan.types import Edit
+
+EDIT = Edit("world chest radiograph: pacemaker.", "world chest radiograph: no pacemaker.")
+QUICK: dict[str, peers.Peer] = {
+    "diffusers:img2img": peers.ImageToImage(steps=4, strength=0.5),
+    "diffusers:leditspp": peers.LeditsPp(steps=4),
+    "diffusers:diffedit": peers.DiffEdit(steps=4, strength=0.5, maps=2),
+}
+COST = {"diffusers:img2img": 2 * 2, "diffusers:leditspp": 4 + 3 * 4, "diffusers:diffedit": 4 * 2 + 2 * 2 + 2 * 2}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Like the built-in models: one grey channel, BERT, v-prediction; three levels, so that LEDITS++ finds its maps."""
+    return tiny(tmp_path_factory.mktemp("models") / "deep", unet_blocks=(16, 32, 32))
+
+
+def images() -> torch.Tensor:
+    return torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(3))
+
+
+def run(peer: peers.Peer, model: Any, x: torch.Tensor, seeds: list[int]) -> torch.Tensor:
+    return peer(model, x, EDIT, generator=[torch.Generator().manual_seed(seed) for seed in seeds])
+
+
+@pytest.mark.parametrize("name", peers.PEERS)
+def test_a_peer_edits_with_the_parts_of_the_model_and_leaves_them_as_they_were(name: str, folder: Path) -> None:
+    model, x, peer = load(folder), images(), QUICK[name]
+    processors = model.unet.attn_processors
+    before = model.evaluations
+    state = torch.get_rng_state()
+    result = run(peer, model, x, [0, 1])
+    assert model.evaluations - before == 2 * COST[name]
+    assert result.shape == x.shape
+    assert result.isfinite().all()
+    assert (result - model.decode(model.encode(x))).abs().mean() > 1e-3
+    torch.testing.assert_close(run(peer, model, x, [0, 1]), result, atol=0, rtol=0)
+    torch.testing.assert_close(run(peer, model, x[1:], [1]), result[1:], atol=1e-4, rtol=0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.unet.attn_processors == processors
+    assert not model.unet._forward_pre_hooks
+
+
+def test_image_to_image_is_our_sdedit_where_both_lead_from_no_prompt(folder: Path) -> None:
+    model, x = load(folder), images()
+    edit = Edit("", EDIT.target)
+    generators = lambda: [torch.Generator().manual_seed(seed) for seed in (0, 1)]  # noqa: E731
+    theirs = peers.ImageToImage(steps=10, strength=0.5, guidance=3.0)(model, x, edit, generator=generators())
+    ours = get("sdedit", steps=10, depth=0.5, guidance=3.0)(model, x, edit, generator=generators())  # type: ignore[operator]
+    assert (theirs - ours).abs().mean() < 0.02 < (ours - x).abs().mean()
+
+
+def test_a_peer_says_in_one_line_why_it_cannot_run(tmp_path: Path) -> None:
+    with pytest.raises(WordsError, match=r"leditspp cannot run here: the U-Net of shallow reads no words at a quarter"):
+        bench(load(tiny(tmp_path / "shallow")), [peers.LeditsPp()], "chest", tmp_path / "out", n=1)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(WordsError, match="latents of 4 channels, and narrow has 3"):
+        peers.ImageToImage().check(load(tiny(tmp_path / "narrow", latent_channels=3)))
+
+    class Pixels:
+        family = "pixel"
+        card = load(tmp_path / "shallow").card
+
+    with pytest.raises(WordsError, match="needs the stable_diffusion family, and shallow is pixel"):
+        peers.DiffEdit().check(Pixels())  # type: ignore[arg-type]
+    with pytest.raises(WordsError, match="no pipeline 'diffusers:pix2pix': known are diffusers:img2img"):
+        peers.get("diffusers:pix2pix")
+
+
+def test_the_command_runs_peers_beside_methods(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "PEERS", {"diffusers:img2img": lambda: QUICK["diffusers:img2img"]})
+    names = "diffusers:img2img,sdedit"
+    words = ["bench", "--model", str(folder), "--methods", names, "-n", "1", "--findings", "pacemaker", "--json"]
+    result = CliRunner().invoke(app, [*words, "-o", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout)["rows"]
+    assert {row["method"] for row in rows} == set(names.split(","))
+    assert (tmp_path / "cells" / "diffusers-img2img-pacemaker-add.png").is_file()
+    assert "cells/diffusers-img2img-pacemaker-add.png" in (tmp_path / "report.html").read_text()
+    assert (tmp_path / "speed.png").stat().st_size > 0
+    refused = CliRunner().invoke(app, ["bench", "--methods", "diffusers:none", "-o", str(tmp_path)])
+    assert isinstance(refused.exception, WordsError)  # which the command turns into one line and exit code 2
