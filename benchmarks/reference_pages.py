@@ -133,8 +133,9 @@ def use(name: str, change: str = "") -> str:
         "## Use",
         code(f'counterscan edit chest.png --remove "pleural effusion" --method {name} -o out', "sh"),
         code(
-            f'method = counterscan.methods.get("{name}"{change})\n'
-            'counterscan.edit("chest.png", remove="pleural effusion", model="chest-nih", method=method)',
+            "from counterscan import edit, methods\n\n"
+            f'method = methods.get("{name}"{change})\n'
+            'edit("chest.png", remove="pleural effusion", model="chest-nih", method=method)',
             "python",
         ),
     )
@@ -193,7 +194,7 @@ def families() -> Iterator[Page]:
         models = [f"[`{name}`](../models/{name}.md)" for name, card in cards().items() if card["family"] == module]
         rows = [("pipeline class in `model_index.json`", pipelines)]
         rows += [("built-in models", ", ".join(models))] if models else []
-        lines = 'model = counterscan.load("path/to/pipeline")\n'
+        lines = 'import counterscan\n\nmodel = counterscan.load("path/to/pipeline")\n'
         lines += 'counterscan.edit("chest.png", source="…", target="…", model=model)'
         text = joined(
             f"# `{module}`", said(parsed(path)), table(("", ""), rows), "## Use", code(lines, "python"),
@@ -221,7 +222,7 @@ def models() -> Iterator[Page]:
             f"# `{name}`", str(training.get("note", "")), table(("", ""), rows),
             "## Findings it knows by name", bullets(card["findings"]),
             "## What it learned from", str(training.get("data", "")),
-            joined("By `python -m counterscan.training.chest`:", code(lines)) if lines else "",
+            joined(f"Stages of `python -m counterscan.training.{subject(name)}`:", code(lines)) if lines else "",
             scores(card.get("scores", {})), use_model(name, card["findings"][0]),
         )  # fmt: skip
         yield Page("Built-in models", name, f"reference/models/{name}.md", text)
@@ -232,18 +233,25 @@ def models() -> Iterator[Page]:
             ("trained by", f"`{card['command']}`"),
         ]
         rows += [("license", card.get("license", ""))]
+        words = f'{subject(name)}.png --remove "{card["labels"][0]}" --model {name.removesuffix("-judge")}'
+        judging = f"counterscan edit {words} --judge {name} -o out"
         text = joined(
             f"# `{name}`", "A judge: a classifier that guided no edit, and says what it sees in the result.",
             str(card.get("data", "")),
             table(("", ""), rows), "## Labels", bullets(card["labels"]), scores(card.get("scores", {})),
-            "## Use", code(f"counterscan edit chest.png --remove \"{card['labels'][0]}\" --judge {name} -o out", "sh"),
+            "## Use", code(judging, "sh"),
         )  # fmt: skip
         yield Page("Built-in models", name, f"reference/models/{name}.md", text, "Judges")
 
 
+def subject(name: str) -> str:
+    """What a built-in model is of: ``chest``, ``brain``; the stages that trained it are a module of that name."""
+    return name.partition("-")[0]
+
+
 def use_model(name: str, finding: str) -> str:
     """How a built-in model is run."""
-    lines = f'counterscan models show {name}\ncounterscan edit chest.png --remove "{finding}" --model {name} -o out'
+    lines = f'counterscan models show {name}\ncounterscan edit {subject(name)}.png --remove "{finding}" --model {name} -o out'
     return joined("## Use", code(lines, "sh"))
 
 

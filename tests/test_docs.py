@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import importlib.util
 import inspect
@@ -149,7 +148,10 @@ def test_everything_registered_has_a_page_that_says_something():
 @pytest.mark.parametrize("name", sorted(methods._METHODS))
 def test_settings_on_a_methods_page_are_its_own(name):
     told = dict(re.findall(r"(?m)^\| `(\w+)` \| `(.*)` \|$", GENERATED[f"reference/methods/{name}.md"]))
-    own = {field.name: field.default for field in dataclasses.fields(type(methods.get(name)))}
+    parameters = inspect.signature(type(methods.get(name))).parameters.values()
+    own = {parameter.name: parameter.default for parameter in parameters}
+    (example,) = re.findall(r"methods\.get\([^)]*\)", GENERATED[f"reference/methods/{name}.md"])
+    assert eval(example, {"methods": methods}) == methods.get(name)
     assert list(told) == list(own)
     assert all(str(eval(told[key])) == str(value) for key, value in own.items() if re.match(r"[\w(.'\"-]+$", told[key]))
 
