@@ -20,6 +20,7 @@ pytest.importorskip("playwright", reason="needs playwright")
 from PIL import Image
 from playwright import sync_api
 from tests.models import tiny
+from tests.studio.test_series import packed, slice_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a system Chromium")
@@ -128,6 +129,31 @@ def test_upload_remove_slide_download(visit):
     with Image.open(waiting.value.path()) as made:
         assert made.size == (50, 60) and made.info["Synthetic"] == "yes"
         assert np.array_equal(np.asarray(made), dicom.pixel_array)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_series_is_looked_through_and_one_of_its_images_edited(visit, zipped):
+    page = visit()
+    slices = {f"IM{k}": slice_of(k + 1, z=float(-k), shade=k) for k in range(4)}
+    files = {"ct.zip": packed(slices)} if zipped else slices | {"notes.txt": b"not of the series"}
+    page.set_input_files("#file", [{"name": n, "mimeType": "", "buffer": data} for n, data in files.items()])
+    page.wait_for_selector("#series[open] .instances button:nth-child(4)")
+    assert [b.inner_text() for b in page.locator("#series .instances button").all()] == ["4", "3", "2", "1"]
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('#series img')].every((i) => i.complete && i.naturalWidth)"
+    )
+    page.click("#series [aria-label='Image 3, IM2']")
+    page.wait_for_function("() => document.getElementById('image-facts').textContent.includes('IM2')")
+    assert page.is_hidden("#series")
+    ask(page)
+    answered(page)
+    assert page.inner_text("#tag-right") == "Answer, synthetic"
+    page.reload()
+    page.wait_for_selector("body[data-ready]")
+    page.click("#all-series button")
+    page.wait_for_selector("#series[open] .instances button:nth-child(4)")
+    page.keyboard.press("Escape")
+    assert page.is_hidden("#series")
 
 
 def test_cancel(visit):

@@ -19,12 +19,14 @@ from counterscan.studio import browse, work
 from counterscan.studio.access import COOKIE, Here, Mine
 from counterscan.studio.core import Studio
 from counterscan.studio.door import set_cookie
+from counterscan.studio.receive import received
 from counterscan.studio.requests import AttributeRequest, BatchRequest, EditRequest, GenerateRequest
-from counterscan.studio.sessions import Session, clean
+from counterscan.studio.sessions import Session
 
 REPORT_POLICY = (
     "sandbox allow-scripts; default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 )
+TOLD = ("upload_bytes", "pixels", "queued_each", "series_bytes", "instances")  # limits that the page has to know
 TYPES = {".png": "image/png", ".html": "text/html", ".json": "application/json", ".dcm": "application/dicom"}
 
 
@@ -70,7 +72,7 @@ def about(studio: Here) -> dict[str, Any]:
         "models": models,
         "methods": methods.names(),
         "regions": {name: list(box) for name, box in REGIONS.items()},
-        "limits": {"upload_bytes": limits.upload_bytes, "pixels": limits.pixels, "queued_each": limits.queued_each},
+        "limits": {key: getattr(limits, key) for key in TOLD},
     }
 
 
@@ -79,24 +81,8 @@ async def upload(
     request: Request, studio: Here, session: Mine, name: Annotated[str, Query(max_length=1000)] = "image"
 ) -> dict[str, Any]:
     """Upload an image: the file itself is the body (``curl --data-binary @chest.dcm``), ``name`` its name."""
-    limit = studio.limits.upload_bytes
-    too_large = HTTPException(413, f"{clean(name)}: more than {limit // 2**20} MB; crop or compress it")
-    if (length := request.headers.get("content-length", "")).isdigit() and int(length) > limit:
-        raise too_large
-    session.room(studio.limits)  # before anything is sent
-    folder = session.folder / "incoming"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path, size = folder / secrets.token_hex(16), 0
-    try:
-        with path.open("wb") as file:
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > limit:
-                    raise too_large
-                file.write(chunk)
+    async with received(request, session, studio, name, studio.limits.upload_bytes) as path:
         return await asyncio.to_thread(studio.add_image, session, path, name)
-    finally:
-        path.unlink(missing_ok=True)
 
 
 @api.get("/images")

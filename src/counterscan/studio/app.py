@@ -17,6 +17,7 @@ from counterscan.studio.api import api
 from counterscan.studio.core import Options, Studio
 from counterscan.studio.door import guard, set_cookie
 from counterscan.studio.pages import add_errors, add_files, folder_of
+from counterscan.studio.series import series
 from counterscan.studio.shelves import shelves
 
 SWEEP = 60.0  # seconds between looks for idle sessions
@@ -42,6 +43,7 @@ def create(options: Options) -> FastAPI:
     )  # fmt: skip
     app.include_router(api)
     app.include_router(shelves)
+    app.include_router(series)
     _add_page(app)
     add_errors(app)
     app.middleware("http")(guard(options.token, options.hosts))

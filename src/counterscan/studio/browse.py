@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from counterscan.errors import DataError
+from counterscan.studio.views import THUMBNAIL, shrink
 
 ENDINGS = (".csv", ".parquet")
-THUMBNAIL = 128  # pixels, at most, of the longest side
 SHOWN = ("path", "patient", "caption", "split", "view", "age", "sex")
 
 
@@ -106,7 +106,6 @@ def thumbnail(path: Path) -> bytes:
     """A small PNG of an image file that the server's own people put there."""
     from counterscan.drawing import as_image
     from counterscan.imaging import read
-    from counterscan.studio.views import shrink
 
     buffer = io.BytesIO()
     small = as_image(shrink(read(path).unit(), 2 * THUMBNAIL))

@@ -8,7 +8,7 @@ import secrets
 import shutil
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from counterscan.studio.door import LOOPBACK
 from counterscan.studio.jobs import Jobs
 from counterscan.studio.ledger import Ledger
 from counterscan.studio.limits import Limits
-from counterscan.studio.sessions import Session, Sessions, clean
+from counterscan.studio.sessions import Full, Session, Sessions, clean
+from counterscan.studio.unpack import unpack
+from counterscan.studio.views import THUMBNAIL, write_thumbnail
 
 
 @dataclass(frozen=True)
@@ -78,3 +80,35 @@ class Studio:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         return record
+
+    def add_series(self, session: Session, source: Path, name: str) -> dict[str, Any]:
+        """Take a zip of DICOM files into a session: unpacked apart from the server, or refused."""
+        session.room(self.limits)
+        above = session.folder / "series"
+        if above.is_dir() and sum(1 for _ in above.iterdir()) >= self.limits.series:
+            raise Full(f"this session holds {self.limits.series} series, the most allowed; close one")
+        series = secrets.token_hex(16)
+        folder, name = above / series, clean(name)
+        (folder / "files").mkdir(parents=True)
+        try:
+            with self.decoders:
+                known = unpack(source, folder / "files", name, self.limits)
+            record = {"series": series, "name": name, "taken": time.time(), **known}
+            (folder / "facts.json").write_text(json.dumps(record), encoding="utf-8")
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return record
+
+    def thumbnail(self, folder: Path, instance: dict[str, Any]) -> bytes:
+        """A small PNG of an instance of a series, decoded apart from the server and kept."""
+        kept = folder / f"{instance['file']}.png"
+        if not kept.is_file():
+            view = folder / f"{instance['file']}.{secrets.token_hex(4)}.view"
+            try:
+                with self.decoders:
+                    known = decode(folder / "files" / instance["file"], view, replace(self.limits, view_side=THUMBNAIL))
+                write_thumbnail(view, known["view"], kept)
+            finally:
+                view.unlink(missing_ok=True)
+        return kept.read_bytes()

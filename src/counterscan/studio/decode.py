@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,17 @@ def decode(path: Path, view: Path, limits: Limits) -> dict[str, Any]:
     Raises:
         ImageError: the file cannot be read, has too many pixels, or took too much memory or time.
     """
-    numbers = (limits.pixels, limits.view_side, limits.decode_bytes, int(limits.decode_seconds))
-    command = [sys.executable, "-m", "counterscan.studio.decode", str(path), str(view), *map(str, numbers)]
+    return apart("decode", path.name, limits, path, view, limits.pixels, limits.view_side)
+
+
+def apart(module: str, name: str, limits: Limits, *words: object) -> dict[str, Any]:
+    """Run a module of the studio in a child process with limits on memory and time; its answer. ``name`` is the upload's.
+
+    Raises:
+        ImageError: what the child said was wrong, or that it did not live to say it.
+    """
+    numbers = (limits.decode_bytes, int(limits.decode_seconds))
+    command = [sys.executable, "-m", f"counterscan.studio.{module}", *map(str, (*words, *numbers))]
     threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     try:
         child = subprocess.run(
@@ -34,12 +44,27 @@ def decode(path: Path, view: Path, limits: Limits) -> dict[str, Any]:
         )  # fmt: skip
         facts: dict[str, Any] = json.loads(child.stdout)
     except subprocess.TimeoutExpired:
-        raise ImageError(f"{path.name}: took too long to read; save it again as PNG or plain DICOM") from None
+        raise ImageError(f"{name}: took too long to read; save it again as PNG or plain DICOM") from None
     except ValueError:  # it died before it could say anything
-        raise ImageError(f"{path.name}: damaged, or needs too much memory to read") from None
+        raise ImageError(f"{name}: damaged, or needs too much memory to read") from None
     if "error" in facts:
         raise ImageError(facts["error"])
     return facts
+
+
+def answer(name: str, work: Callable[[], dict[str, Any]], memory: str, seconds: str) -> None:
+    """The child's side: limit itself, do the work, and print its answer or what is wrong as one JSON object."""
+    _limit(int(memory), int(seconds))
+    warnings.simplefilter("ignore")
+    try:
+        facts = work()
+    except CounterscanError as error:
+        facts = {"error": str(error)}
+    except MemoryError:
+        facts = {"error": f"{name}: needs too much memory to read"}
+    except Exception as error:
+        facts = {"error": f"{name}: damaged ({type(error).__name__})"}
+    sys.stdout.write(json.dumps(facts))
 
 
 def _limit(memory: int, seconds: int) -> None:
@@ -89,18 +114,8 @@ def _says_synthetic(path: Path, header: Any) -> bool:
 
 def main(arguments: list[str]) -> None:
     """Decode as the arguments say; the answer goes to stdout."""
-    path, view, most, side, memory, seconds = arguments
-    _limit(int(memory), int(seconds))
-    warnings.simplefilter("ignore")
-    try:
-        answer = _facts(Path(path), Path(view), int(most), int(side))
-    except CounterscanError as error:
-        answer = {"error": str(error)}
-    except MemoryError:
-        answer = {"error": f"{Path(path).name}: needs too much memory to read"}
-    except Exception as error:
-        answer = {"error": f"{Path(path).name}: damaged ({type(error).__name__})"}
-    sys.stdout.write(json.dumps(answer))
+    path, view, most, side, *numbers = arguments
+    answer(Path(path).name, lambda: _facts(Path(path), Path(view), int(most), int(side)), *numbers)
 
 
 if __name__ == "__main__":

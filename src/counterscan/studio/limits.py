@@ -10,6 +10,8 @@ class Limits:
     """Sizes in bytes and pixels, times in seconds, the rest in numbers.
 
     ``view_side`` is the longest side of what the browser is sent to look at; results keep their own size.
+    ``series_bytes`` is the size of a zip of DICOM files and ``unpacked_bytes`` what may come out of it, ``instances`` how many
+    files it may hold, ``series`` how many of them a session keeps.
     ``queued`` and ``queued_each`` count the jobs that wait or run, of all and of one session.
     """
 
@@ -17,6 +19,10 @@ class Limits:
     pixels: int = 40_000_000
     view_side: int = 2048
     images: int = 100
+    series: int = 4
+    series_bytes: int = 256 * 2**20
+    unpacked_bytes: int = 2**30
+    instances: int = 2000
     sessions: int = 200
     session_bytes: int = 2 * 2**30
     idle_seconds: float = 4 * 3600

@@ -48,6 +48,19 @@ class Session:
         folder = self.image(image)
         return next((folder / "original").iterdir()) if folder else None
 
+    def series(self, series: str) -> Path | None:
+        """The folder of a series, ``None`` when this session has no such series."""
+        folder = self.folder / "series" / series
+        return folder if ID.fullmatch(series) and (folder / "facts.json").is_file() else None
+
+    def instances(self, series: str) -> dict[str, Any] | None:
+        """What is known of a series: name, instances, and the file of each."""
+        folder = self.series(series)
+        if folder is None:
+            return None
+        known: dict[str, Any] = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        return known
+
     def job(self, job: str) -> Path:
         """The folder of a job's results. The id is one of ours."""
         return self.folder / "jobs" / job

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+THUMBNAIL = 128  # pixels, at most, of the longest side
+
 
 def shrink(image: NDArray[Any], side: int) -> NDArray[Any]:
     """An image (H, W[, 3]) with its longest side at most ``side``, each pixel the mean of a block."""
@@ -27,3 +29,14 @@ def write_view(image: NDArray[Any], path: Path, side: int) -> dict[str, int]:
     draft.write_bytes(small.tobytes())
     os.replace(draft, path)
     return {"width": small.shape[1], "height": small.shape[0], "channels": 1 if small.ndim == 2 else 3}
+
+
+def write_thumbnail(view: Path, size: dict[str, int], path: Path) -> None:
+    """Write what :func:`write_view` wrote as an 8-bit PNG."""
+    from PIL import Image
+
+    shape = (size["height"], size["width"], 3)[: 2 if size["channels"] == 1 else 3]
+    pixels = np.frombuffer(view.read_bytes(), "<u2").reshape(shape)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    Image.fromarray((pixels >> 8).astype(np.uint8)).save(draft, "PNG")
+    os.replace(draft, path)

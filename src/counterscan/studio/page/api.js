@@ -44,6 +44,11 @@ export async function upload(file) {
   return (await ask(`images?name=${encodeURIComponent(file.name)}`, { method: "POST", body: file })).json();
 }
 
+/** Send a zip of DICOM files; answers with the series. */
+export async function uploadSeries(blob, name) {
+  return (await ask(`series?name=${encodeURIComponent(name)}`, { method: "POST", body: blob })).json();
+}
+
 const known = new Map(); // path → picture, the latest last
 const KEPT = 24;
 

@@ -9,11 +9,12 @@ import { makeGenerate } from "./generate.js";
 import { track } from "./jobs.js";
 import { difference, plain, signed, spread } from "./maps.js";
 import { makeResult } from "./result.js";
+import * as series from "./series.js";
 import { makeSession, showAlternatives } from "./session.js";
 import { makeTools } from "./tools.js";
 import { Viewer } from "./viewer.js";
 
-const state = { image: null, current: null, images: new Map(), jobs: new Map(), thumbs: new Map(), trail: [] };
+const state = { image: null, current: null, images: new Map(), series: new Map(), jobs: new Map(), thumbs: new Map(), trail: [] };
 const viewer = new Viewer($("canvas"));
 let about;
 let ask;
@@ -29,6 +30,7 @@ const act = {
   ask: () => attempt(() => submit({})),
   upload: (files) => attempt(() => add(files)),
   take: (image) => attempt(() => taken(image)),
+  pick: (one) => series.choose(one, act),
 };
 
 /** Show an image of the session, alone. */
@@ -98,10 +100,22 @@ async function undo() {
 }
 
 async function add(files) {
-  for (const file of files) {
+  const parts = await series.sorted(files);
+  for (const file of parts.others) {
     say(`Reading ${file.name}…`);
     await taken(await upload(file));
   }
+  for (const some of [...parts.zips.map((file) => [file]), parts.series]) if (some.length) await addSeries(some);
+}
+
+/** A series is looked through first: one of its images is chosen. */
+async function addSeries(files) {
+  say(files.length === 1 ? `Reading ${files[0].name}…` : `Reading ${files.length} files…`);
+  const one = await series.send(files, about);
+  state.series.set(one.series, one);
+  await session.refresh();
+  if (one.instances.length === 1) await taken(await post(`series/${one.series}/0/image`));
+  else act.pick(one);
 }
 
 async function taken(image) {
@@ -171,7 +185,7 @@ function listenToPage() {
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     $("frame").classList.remove("over");
-    if (event.dataTransfer.files.length) act.upload([...event.dataTransfer.files]);
+    if (event.dataTransfer.files.length) attempt(async () => act.upload(await series.dropped(event.dataTransfer)));
   });
   document.addEventListener("keydown", (event) => {
     const typing = event.target.closest("input:not([type=radio]):not([type=range]), textarea");
@@ -199,7 +213,7 @@ async function showEmpty() {
     }) }, h("img", { src: `api/examples/${k}/thumbnail`, alt: "", loading: "lazy" }), h("b", {}, `${capital(direction)} ${finding}?`), h("span", { className: "dim" }, example.shows));
   });
   $("empty").replaceChildren(
-    h("div", { className: "drop" }, h("b", {}, "Drop an image here"), h("span", { className: "dim" }, "PNG, JPEG or DICOM. It stays on this server, in your session, until you end it."),
+    h("div", { className: "drop" }, h("b", {}, "Drop an image here"), h("span", { className: "dim" }, "PNG, JPEG or DICOM; of a DICOM series all files at once, their folder, or a zip. It stays on this server, in your session, until you end it."),
       h("button", { type: "button", className: "primary", onclick: () => ask.file.click() }, "Open an image…")),
     h("p", { className: "dim" }, "or try a radiograph that comes with the studio"), h("div", { className: "examples" }, tries), h("p", { className: "credit dim" }, credit));
 }
@@ -212,14 +226,18 @@ async function start() {
   session = makeSession($("answer"), state, act);
   makeGenerate($("generate"), about, act);
   listenToPage();
-  const [{ images }, { jobs }] = await Promise.all([get("images"), get("jobs")]);
+  const [{ images }, { jobs }, { series: known }] = await Promise.all([get("images"), get("jobs"), get("series")]);
+  for (const one of known) state.series.set(one.series, one);
   for (const image of images) state.images.set(image.image, image);
   for (const job of jobs) {
     for (const item of job.result?.items || []) item.repeats = job.result.repeats;
     state.jobs.set(job.id, job);
   }
   if (images.length) await open(images.at(-1), false);
-  else await showEmpty();
+  else {
+    await showEmpty();
+    await session.refresh();
+  }
   for (const job of jobs.filter((j) => (j.state === "queued" || j.state === "running") && (j.kind === "edit" || j.kind === "attribute"))) {
     attempt(async () => finish(await track($("jobs"), job.id, capital(job.kind)), state.image));
   }

@@ -21,10 +21,10 @@ export function makeAsk(root, about, viewer, act) {
 
   const file = h("input", {
     type: "file", id: "file", className: "away", multiple: true,
-    accept: ".png,.jpg,.jpeg,.dcm,.dicom,.nii,.gz,image/png,image/jpeg,application/dicom",
+    accept: ".png,.jpg,.jpeg,.dcm,.dicom,.nii,.gz,.zip,image/png,image/jpeg,application/dicom,application/zip",
     onchange: () => act.upload([...file.files]).then(() => (file.value = "")),
   });
-  const imageFacts = h("p", { className: "dim small", id: "image-facts" }, "PNG, JPEG or DICOM. Drop it anywhere.");
+  const imageFacts = h("p", { className: "dim small", id: "image-facts" }, "PNG, JPEG, DICOM or a DICOM series. Drop it anywhere.");
   const kinds = h(
     "div", { className: "segments", role: "radiogroup", "aria-label": "How to ask" },
     KINDS.map(([kind, label]) =>

@@ -1,7 +1,7 @@
 // The session: its images, its answers, the row of alternatives, and the way back.
 
 import { viewOfImage, viewOfItem } from "./api.js";
-import { $, attempt, capital, h, select } from "./dom.js";
+import { $, attempt, capital, h, plural, select } from "./dom.js";
 import { windowed } from "./maps.js";
 
 const THUMB = 84;
@@ -20,7 +20,8 @@ export function thumbnail(picture, window, side = THUMB) {
 export function makeSession(root, state, act) {
   const images = h("div", { className: "thumbs", id: "images" });
   const answers = h("ol", { className: "history", id: "history" });
-  const box = h("section", { id: "session", hidden: true }, h("h3", {}, "Images of this session"), images, h("h3", {}, "Answers"), answers);
+  const series = h("div", { className: "files", id: "all-series" });
+  const box = h("section", { id: "session", hidden: true }, h("h3", {}, "Images of this session"), images, series, h("h3", {}, "Answers"), answers);
   root.append(box);
 
   function showAnswers() {
@@ -36,7 +37,9 @@ export function makeSession(root, state, act) {
   }
 
   async function showImages() {
-    box.hidden = !state.images.size;
+    box.hidden = !state.images.size && !state.series.size;
+    series.replaceChildren(...[...state.series.values()].map((one) => h("button", { type: "button", onclick: () => act.pick(one) },
+      `${one.name}: ${plural(one.instances.length, "image")}…`)));
     const made = [];
     for (const image of state.images.values()) {
       let small = state.thumbs.get(image.image);
