@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,6 +106,8 @@ def save_segmentation(result: Attribution, path: Path) -> Path:
     """Write the mask as a binary DICOM segmentation that refers to the source image (highdicom; Bridge et al. 2022)."""
     from pydicom.dataset import Dataset
 
+    from counterscan.imaging.dicom import explained
+
     if not isinstance(result.factual.header, Dataset):
         raise ImageError(f"{result.factual.name}: a DICOM segmentation needs a DICOM image; save PNG or NIfTI")
     if not result.mask.any():
@@ -115,16 +116,16 @@ def save_segmentation(result: Attribution, path: Path) -> Path:
         highdicom: Any = importlib.import_module("highdicom")
     except ImportError:
         raise ModelError("DICOM segmentations need highdicom; pip install counterscan[dicom]") from None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        segmentation = _segmentation(highdicom, result)
-    with replacing(path) as draft:
-        segmentation.save_as(draft, enforce_file_format=True)
+    refused = "its header does not allow a DICOM segmentation; save PNG or NIfTI"
+    with explained(Path(result.factual.name), refused), replacing(path) as draft:
+        _segmentation(highdicom, result).save_as(draft, enforce_file_format=True)
+        highdicom.seg.segread(draft)  # what the library writes of a header with gaps, it may refuse to read
     return path
 
 
 def _segmentation(highdicom: Any, result: Attribution) -> Any:
     from pydicom.sr.codedict import codes
+    from pydicom.sr.coding import Code
     from pydicom.uid import generate_uid
 
     from counterscan.imaging.provenance import DISCLAIMER, SOFTWARE, software_version
@@ -132,17 +133,19 @@ def _segmentation(highdicom: Any, result: Attribution) -> Any:
     algorithm = highdicom.AlgorithmIdentificationSequence(
         name=f"{SOFTWARE} {result.model}"[:64], version=software_version(), family=codes.DCM.ArtificialIntelligence
     )
+    category, kind = codes.SCT.MorphologicallyAbnormalStructure, codes.SCT.Lesion
+    if _is_device(result.finding):
+        category, kind = codes.SCT.PhysicalObject, Code("49062001", "SCT", "Device")
     segment = highdicom.seg.SegmentDescription(
         segment_number=1,
         segment_label=result.finding[:64],
-        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
-        segmented_property_type=codes.SCT.Lesion,
+        segmented_property_category=category,
+        segmented_property_type=kind,
         algorithm_type="AUTOMATIC",
         algorithm_identification=algorithm,
     )
-    source = _whole_header(result.factual.header)
-    out = highdicom.seg.Segmentation(
-        source_images=[source],
+    return highdicom.seg.Segmentation(
+        source_images=[_source_header(result.factual.header)],
         pixel_array=result.mask.astype(np.uint8)[None],
         segmentation_type="BINARY",
         segment_descriptions=[segment],
@@ -157,14 +160,34 @@ def _segmentation(highdicom: Any, result: Attribution) -> Any:
         series_description="SYNTHETIC attribution, not for diagnosis",
         content_description=DISCLAIMER[:64],
     )
-    return out
 
 
-def _whole_header(header: Any) -> Any:
-    """The source's header with the attributes of patient and study that files in the wild lack, empty, as the standard has it."""
+def _is_device(word: str) -> bool:
+    """Whether a finding is a thing. What the vocabulary does not know is taken for a lesion."""
+    from counterscan.language.vocabulary import lookup
+
+    try:
+        return lookup(word).kind == "device"
+    except WordsError:
+        return False
+
+
+def _source_header(header: Any) -> Any:
+    """The source's header as highdicom takes it.
+
+    Attributes of patient and study that files in the wild lack are there, empty, as the standard has it. Text is in UTF-8:
+    highdicom knows no lists of character sets, as Japanese files have. A projection has no pixel spacing, because highdicom
+    would write it without a slice thickness and then refuse to read it; viewers take it from the image.
+    """
     from copy import deepcopy
 
     out = deepcopy(header)
+    out.decode()
+    out.SpecificCharacterSet = "ISO_IR 192"
+    if "PatientName" in out:
+        out.PatientName = str(out.PatientName)  # it keeps its old bytes otherwise
+    if "ImagePositionPatient" not in out and "PixelSpacing" in out:
+        del out.PixelSpacing
     lacking = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate")
     for name in (*lacking, "StudyTime", "ReferringPhysicianName"):
         if name not in out:
