@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -94,19 +92,19 @@ def test_what_is_kept_counts_as_much_as_what_is_taken_away():
     assert (batch.weight[:, 0, 10, 3] == 2.56).all()
 
 
-def test_plain_samples_lean_to_noise_and_edits_away_from_it():
+def test_plain_samples_lean_to_noise_and_clean_ones_are_shown_at_low_times():
     z = torch.zeros(64, 1, 2, 2)
     generator = torch.Generator().manual_seed(0)
     paired = torch.ones(64, dtype=torch.bool)
-    settings = DenoiserSettings(depth=0.5, anywhere=0.0)
-    plain = times(Batch(z, z, [""] * 64, z, ~paired), settings, 1000, generator)
-    edits = times(Batch(z, z, [""] * 64, z, paired), settings, 1000, generator)
+    plain, clean = times(Batch(z, z, [""] * 64, z, ~paired), DenoiserSettings(clean=1.0), 1000, generator)
     assert plain.float().mean() > 600
-    assert 240 < edits.float().mean() < 260
-    assert edits.min() < 8
-    assert 491 < edits.max() < 500
-    anywhere = times(Batch(z, z, [""] * 64, z, paired), replace(settings, anywhere=1.0), 1000, generator)
-    assert anywhere.max() > 983
+    assert not clean.any()
+    twins, clean = times(Batch(z, z, [""] * 64, z, paired), DenoiserSettings(clean=0.0), 1000, generator)
+    assert 480 < twins.float().mean() < 520
+    assert not clean.any()
+    twins, clean = times(Batch(z, z, [""] * 64, z, paired), DenoiserSettings(clean=1.0), 1000, generator)
+    assert clean.all()
+    assert (twins.min() >= 100, twins.max() < 200) == (True, True)
 
 
 def test_crops_hold_what_is_removed_and_say_whether_it_is():

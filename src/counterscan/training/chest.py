@@ -325,13 +325,18 @@ def _nih(o: argparse.Namespace) -> None:
     base += list(zip(tb, tb_rows, strict=True))
     pasted, pasted_rows = paste(o.work, np.stack([a for a, _ in base]), [r for _, r in base], o.count, o.seed)
     world, world_patients = world_rows(o.work, 0)
+    # every other patient of the world under the words of the real images, so that what the world teaches is said of them too
+    world = [
+        replace(row, template=NIH_TEMPLATE) if patient % 2 else row
+        for row, patient in zip(world, world_patients, strict=True)
+    ]
     sources: list[tuple[NDArray[np.float16], list[Row], float]] = [
-        (cached(o.work / "latent-nih.npy", lambda: encode(vae, images)), rows, 0.35),
-        (cached(o.work / "latent-tb.npy", lambda: encode(vae, tb)), tb_rows, 0.05),
+        (cached(o.work / "latent-nih.npy", lambda: encode(vae, images)), rows, 0.2),
+        (cached(o.work / "latent-tb.npy", lambda: encode(vae, tb)), tb_rows, 0.03),
         (cached(o.work / "latent-small.npy", lambda: encode(vae, nih_images(o.nih_small, small))),
-         [nih_row(fact, NIH_TEMPLATE + " 128") for fact in small], 0.2),
-        (cached(o.work / "latent-pasted.npy", lambda: encode(vae, pasted)), pasted_rows, 0.3),
-        (np.load(o.work / "latent0.npy"), world, 0.1),  # so that sides and single devices are not forgotten
+         [nih_row(fact, NIH_TEMPLATE + " 128") for fact in small], 0.1),
+        (cached(o.work / "latent-pasted.npy", lambda: encode(vae, pasted)), pasted_rows, 0.42),
+        (np.load(o.work / "latent0.npy"), world, 0.25),
     ]  # fmt: skip
     count = len(rows) + len(tb_rows) + len(small)
     patients = np.concatenate([np.full(count, -1), 10**9 + np.arange(len(pasted_rows)) // 2, world_patients])

@@ -7,6 +7,10 @@ that plain training never shows a prompt that contradicts the picture, and the n
 prompt is what an edit needs it to believe. As often, a sample of such a pair is KEPT under a caption that says so, and
 where the twins differ it counts as much: with removals alone weighted, the network took every device away whatever the
 prompt said (share of the change made: 0.73 under the image's own caption, 0.78 under its twin's).
+
+Most counterfactual samples show the image WITHOUT noise, at the times where the network would expect a little: the question
+"what would this be" is then all that there is to learn. Of the loss with noise, more than half was noise that nobody can
+predict, and 1 000 steps that halved it taught next to nothing about edits.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from counterscan.training.captions import DEVICES, CaptionSettings, Row, caption
 from counterscan.training.words import teach, tokens_of
 
 LEAST_NOISE = 0.35
+CLEAN = 0.1, 0.2  # of the chain: times at which images without noise are shown
 HARD = frozenset((*DEVICES, "lung nodule", "pneumothorax", "atelectasis"))  # small or faint: learned last
 
 
@@ -43,8 +48,8 @@ class DenoiserSettings:
     what goes away: half the cost of a step for many times the gradient of what is small. Removals only, because where
     something is to be ADDED a crop cannot tell.
 
-    ``depth`` is the share of the chain, from no noise up, at which counterfactual samples are drawn (but for ``anywhere`` of
-    them): there the network sees what it edits. Drawn from all of the chain, most showed it noise.
+    ``clean`` is the share of counterfactual samples that show the image without any noise, at the low times :data:`CLEAN`.
+    ``edits`` are their captions: mostly the one finding in question, as an edit has it.
     """
 
     steps: int = 3000
@@ -57,12 +62,12 @@ class DenoiserSettings:
     word_steps: int = 0
     word_weight: float = 1.0
     seed: int = 0
-    twins: float = 0.8
-    keep: float = 0.4
-    crops: float = 0.5
-    depth: float = 0.4
-    anywhere: float = 0.15
+    twins: float = 0.9
+    keep: float = 0.25
+    crops: float = 0.55
+    clean: float = 0.85
     captions: CaptionSettings = field(default_factory=CaptionSettings)
+    edits: CaptionSettings = field(default_factory=lambda: CaptionSettings(full=0.25))
 
 
 @dataclass(frozen=True)
@@ -120,9 +125,9 @@ def _batch(
     captions = []
     for (row, another), stays in zip(rows, keep, strict=True):
         if not stays:
-            captions.append(twin_caption(row, another, rng, settings.captions))
+            captions.append(twin_caption(row, another, rng, settings.edits))
         elif another is not row and rng.random() < 0.5:
-            captions.append(twin_caption(another, row, rng, settings.captions))
+            captions.append(twin_caption(another, row, rng, settings.edits))
         else:  # what is not mentioned is kept as well
             captions.append(caption(row, rng, settings.captions))
     target = torch.where(torch.from_numpy(keep).view(-1, 1, 1, 1), z, twins)
@@ -173,13 +178,14 @@ def relatives(corpus: Corpus, i: int) -> list[int]:
 
 
 def twin(corpus: Corpus, i: int, rng: np.random.Generator) -> int:
-    """Another image of the same patient: one that differs in :data:`HARD` findings three times as often, and one that has
-    more findings twice as often, as only whole images can teach to add.
+    """Another image of the same patient: one that differs in :data:`HARD` findings three times as often, one that has more
+    findings four times as often, as only whole images can teach to add, and one that differs in several a quarter as often.
     """
     twins = relatives(corpus, i)
     differ = [set(corpus.rows[i].present) ^ set(corpus.rows[j].present) for j in twins]
     weight = np.array([max((3.0 if fact[0] in HARD else 1.0 for fact in facts), default=1.0) for facts in differ])
-    weight *= [2.0 if set(corpus.rows[j].present) > set(corpus.rows[i].present) else 1.0 for j in twins]
+    weight *= [4.0 if set(corpus.rows[j].present) > set(corpus.rows[i].present) else 1.0 for j in twins]
+    weight *= [0.25 if len(facts) > 1 else 1.0 for facts in differ]
     return int(rng.choice(twins, p=weight / weight.sum()))
 
 
@@ -201,18 +207,18 @@ def change_weight(family: NDArray[np.float16], energy: float = 0.04, least: floa
     return torch.cat([weight, torch.ones(1, *weight.shape[1:])]).amax(0)
 
 
-def times(batch: Batch, settings: DenoiserSettings, steps: int, generator: torch.Generator) -> Tensor:
-    """Timesteps (B,), stratified so that every batch covers the whole chain, which lowers the variance of the loss.
+def times(batch: Batch, settings: DenoiserSettings, steps: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Timesteps (B,), stratified so that every batch covers the whole chain, which lowers the variance of the loss, and
+    which samples are shown without noise, bool (B,).
 
-    Plain samples lean towards noise. Pairs lean away from it: there the network sees what it edits, and what it believes
-    its eyes there comes back.
+    Plain samples lean towards noise: there the layout is decided.
     """
     size = len(batch.captions)
     u = (torch.randperm(size, generator=generator) + torch.rand(size, generator=generator)) / size
-    low = torch.rand(size, generator=generator) >= settings.anywhere
-    edits = torch.where(low, settings.depth * u, u)
-    u = torch.where(batch.paired, edits, settings.shift * u / (1 + (settings.shift - 1) * u))
-    return (u * steps).long().clamp(max=steps - 1)
+    clean = batch.paired & (torch.rand(size, generator=generator) < settings.clean)
+    noisy = torch.where(batch.paired, u, settings.shift * u / (1 + (settings.shift - 1) * u))
+    u = torch.where(clean, CLEAN[0] + (CLEAN[1] - CLEAN[0]) * u, noisy)
+    return (u * steps).long().clamp(max=steps - 1), clean
 
 
 def loss(unet: Any, context: Tensor, batch: Batch, t: Tensor, noise: Tensor, signal: Tensor) -> Tensor:
@@ -263,8 +269,8 @@ def train(
         cut = len(pairs[0]) > 0 and rng.random() < settings.crops
         batch = draw_crops(corpus, pairs, settings, rng) if cut else draw(corpus, settings, rng)
         ids, mask = tokens_of(tokenizer, batch.captions)
-        noise = torch.randn(batch.z.shape, generator=generator)
-        t = times(batch, settings, len(alphas_cumprod), generator)
+        t, clean = times(batch, settings, len(alphas_cumprod), generator)
+        noise = torch.randn(batch.z.shape, generator=generator) * ~clean.view(-1, 1, 1, 1)
         with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16):
             context = text_encoder(ids, attention_mask=mask)[0]
             value = loss(unet, context, batch, t, noise, alphas_cumprod[t].sqrt())
