@@ -7,7 +7,6 @@ classes join the time embedding, the last class saying nothing.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -61,7 +60,7 @@ def build(
             up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(looks)),
             layers_per_block=layers,
             attention_head_dim=head_width,
-            norm_num_groups=math.gcd(8, *blocks),
+            norm_num_groups=_groups(blocks),
             resnet_time_scale_shift="scale_shift",
             num_class_embeds=len(classes) or None,
         ).save_pretrained(folder / "unet")
@@ -87,3 +86,11 @@ def build(
     )
     card.write(folder)
     return folder
+
+
+def _groups(blocks: Sequence[int]) -> int:
+    """The groups of all group norms: at most 8, and at least 4 channels in each, where the channels allow it.
+
+    A group of one or two channels cannot say how bright its channel is, and the class has little left to scale and shift.
+    """
+    return max(g for g in (8, 4, 2, 1) if not any(c % g for c in blocks) and (g == 1 or min(blocks) // g >= 4))
