@@ -19,8 +19,9 @@ CODE := src tests benchmarks
 demo: $(STAMP)
 	$(BIN)/counterscan demo -o demo
 
+# Side by side on the cores there are, at most four: each process holds models of its own.
 test: $(STAMP)
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n logical --maxprocesses 4 --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check $(CODE)
