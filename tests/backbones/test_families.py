@@ -176,8 +176,15 @@ def test_sd3_5_has_two_attentions_and_norms(tmp_path: Path) -> None:
 
 
 def test_flux_without_distilled_guidance(tmp_path: Path) -> None:
-    folder = tiny.card(tiny.flux(tmp_path / "schnell", guidance_embeds=False), "flux")
+    folder = tiny.flux(tmp_path / "schnell", guidance_embeds=False)
     promises.check_family(load(folder), SAID)
+
+
+def test_flux_without_a_card_works_at_the_size_of_its_family(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folders["flux"], tmp_path / "flux"))
+    (folder / "counterscan.json").unlink()
+    model: Any = load(folder)
+    assert (model.family, model.resolution, model.card.findings) == ("flux", 2 * 128, ())  # 2 pixels a latent
 
 
 def test_flux_shifts_its_levels_by_the_size_of_the_image(folders: dict[str, Path]) -> None:

@@ -132,7 +132,7 @@ def flux(folder: Path, **changes: Any) -> Path:
             clip(tokenizer, projected=False), tokenizer, t5(words), words,
             FluxTransformer2DModel(**(settings | changes)).eval(),
         ).save_pretrained(folder)  # fmt: skip
-    return folder
+    return card(folder, "flux")
 
 
 def seeded() -> Any:
