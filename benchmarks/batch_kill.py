@@ -3,7 +3,8 @@
     python benchmarks/batch_kill.py -n 2000 --kills 5 --method ddim --work WORK -o benchmarks/results/batch_kill
 
 The images are drawn from the chest world; one in a hundred is cut in half, as a broken copy would be. Every run is a process
-of its own, ``counterscan batch`` as users start it. The result counts the rows, their states and what differs.
+of its own, ``counterscan batch`` as users start it. The result counts the rows, their states and what differs, as JSON and as
+the paragraph that ``benchmarks/scale_page.py`` puts into docs/scale.md.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 import pandas as pd
 from batch_speed import draw
+from scale_page import killed
 
 BROKEN = 100  # one image in so many
 
@@ -111,6 +113,7 @@ def main() -> None:
     }  # fmt: skip
     o.output.mkdir(parents=True, exist_ok=True)
     (o.output / "results.json").write_text(json.dumps(told, indent=2) + "\n")
+    (o.output / "results.md").write_text(killed(told))
     print(json.dumps(told, indent=2))
 
 

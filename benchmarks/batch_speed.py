@@ -24,12 +24,14 @@ import pandas as pd
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
+from scale_page import measured
 from torch.utils.flop_counter import FlopCounterMode
 
 import counterscan
 from counterscan.scale import batch
 from counterscan.scale.ledger import Ledger, Row
 from counterscan.scale.openvino import open_backbone
+from counterscan.scale.store import Folder
 from counterscan.worlds import chest
 
 WORDS = {"remove": "pleural effusion"}
@@ -80,7 +82,7 @@ def adding(folder: Path, count: int = 200) -> float:
     row = Row(
         "images/000000.png", str(folder / "images/000000.png"), "done", files=["x" * 60] * 5, sha256=["0" * 64] * 5
     )
-    ledger, began = Ledger(folder), time.process_time()
+    ledger, began = Ledger(Folder(folder)), time.process_time()
     for i in range(count):
         ledger.add(replace(row, item=f"images/{i:06d}.png"))
     return (time.process_time() - began) / count
@@ -151,6 +153,8 @@ def main() -> None:
     report |= {"operations": operations(manifest, given.model), "ledger_seconds": adding(given.work / "adding")}
     given.output.mkdir(parents=True, exist_ok=True)
     (given.output / "results.json").write_text(json.dumps(report, indent=2) + "\n")
+    if given.singles:
+        (given.output / "results.md").write_text(measured(report))
     print(json.dumps(report, indent=2))
 
 

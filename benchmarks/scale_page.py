@@ -20,6 +20,7 @@ HEAD = """# Scale: a whole archive
 counterscan batch manifest.csv --remove pacemaker -o out                          # this machine
 counterscan batch manifest.csv --remove pacemaker -o out --ray local --workers 2  # copies of the model on this machine
 counterscan batch manifest.csv --remove pacemaker -o out --ray ADDRESS            # a Ray cluster
+counterscan batch manifest.csv --remove pacemaker -o s3://bucket/out              # outputs to any store that fsspec reaches
 ```
 
 Run it again and it does what is missing or failed, and nothing else. `--json` prints the counts; the exit code is 1 when an
@@ -31,11 +32,17 @@ the order, the number of workers or Ray.
 - **Outputs** are written aside, hashed and moved in, the record last: a killed run leaves no torn file under its name.
 - **Ledger.** `out/ledger` is a Parquet row an item: status, reason, seconds a stage, seed, scores, files and their SHA-256.
   `pandas.read_parquet("out/ledger")` reads it. Parts are only ever added and merged by 32.
+- **Any store.** With a URL after `-o`, files go up under a temporary name and are moved, the ledger's parts too, and resuming
+  lists the store; the files are the same. fsspec knows `s3`, `gs`, `az`, `sftp`, `hdfs`, `file` and more, each with its package
+  (`pip install s3fs`; the message names it). Keys and endpoints come from that package's settings or
+  [fsspec's](https://filesystem-spec.readthedocs.io/en/latest/features.html#configuration), so keep them out of the URL,
+  which `run.json` records. A store that fails stops the run; the same command goes on. Nothing locks a URL: give each run its
+  own. On stores without a rename, such as S3, moving costs a copy: at high rates raise `--workers`.
 - **Bad images** are rows with a reason; they stop nothing. A full disk stops the run, with every finished item kept.
 - **Ray.** Every worker loads the model once and gets 8 batches at a time. The process that was started reads the manifest and
   alone writes the ledger, so resuming knows nothing of Ray. A lost worker is started again and its portion repeated; what
   keeps killing workers is taken apart until one image is left, which is recorded as failed. Workers must see the output
-  folder under the same path.
+  folder under the same path, or the URL.
 """
 MEASURED = """## Measured
 
@@ -133,11 +140,13 @@ def gpu_lines(r: Mapping[str, Any]) -> list[str]:
     return out
 
 
-def killed(path: Path) -> str:
-    """What ``batch_kill.py`` found, if it was run."""
-    if not path.exists():
-        return ""
-    told = json.loads(path.read_text())
+def measured(r: Mapping[str, Any]) -> str:
+    """What ``batch_speed.py`` found."""
+    return MEASURED.format(**values(r))
+
+
+def killed(told: Mapping[str, Any]) -> str:
+    """What ``batch_kill.py`` found."""
     words = {"these": "exactly" if told["failed_are_the_broken"] else "NOT"}
     words |= {"equal": "equal" if told["equal_to_undisturbed"] else "NOT equal"}
     return KILLED.format(**told, **words, moments=", ".join(map(str, told["killed_after_items"])))
@@ -149,9 +158,9 @@ def main() -> None:
     parser.add_argument("-o", type=Path, default=Path("docs/scale.md"))
     o = parser.parse_args()
     speed = json.loads((o.results / "batch_speed" / "results.json").read_text())
-    facts = values(speed)
-    measured = MEASURED.format(**facts) + killed(o.results / "batch_kill" / "results.json")
-    o.o.write_text("\n".join((HEAD, measured, PLAN.format(**facts))))
+    kills = o.results / "batch_kill" / "results.json"
+    told = killed(json.loads(kills.read_text())) if kills.exists() else ""
+    o.o.write_text("\n".join((HEAD, measured(speed) + told, PLAN.format(**values(speed)))))
 
 
 if __name__ == "__main__":

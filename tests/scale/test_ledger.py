@@ -10,6 +10,7 @@ import pytest
 
 from counterscan.errors import DataError
 from counterscan.scale.ledger import DONE, FAILED, FAN, Ledger, Row
+from counterscan.scale.store import Folder
 
 
 def row(i, status=DONE, finished=0.0):
@@ -22,11 +23,11 @@ def parts(folder):
 
 def test_rows_are_on_disk_at_once_and_parts_stay_few(tmp_path, monkeypatch):
     monkeypatch.setattr("counterscan.scale.ledger.FAN", 6)
-    ledger = Ledger(tmp_path)
+    ledger = Ledger(Folder(tmp_path))
     for i in range(6 * 6 + 5):
         ledger.add(row(i))
         if i % 10 == 7:
-            assert Ledger(tmp_path).rows().num_rows == i + 1
+            assert Ledger(Folder(tmp_path)).rows().num_rows == i + 1
     levels = [path.name.split("-")[1] for path in parts(tmp_path)]
     assert levels == ["0"] * 5 + ["2"]
     assert ledger.settle().num_rows == 6 * 6 + 5
@@ -35,16 +36,16 @@ def test_rows_are_on_disk_at_once_and_parts_stay_few(tmp_path, monkeypatch):
 
 
 def test_the_newest_row_counts(tmp_path):
-    ledger = Ledger(tmp_path)
+    ledger = Ledger(Folder(tmp_path))
     for finished, status in ((5.0, FAILED), (9.0, DONE), (7.0, FAILED)):
         ledger.add(row(1, status, finished))
     ledger.add(row(2))
     assert ledger.rows()["status"].to_pylist() == [DONE, DONE]
-    assert Ledger(tmp_path).settle().num_rows == 2 and len(parts(tmp_path)) == 1
+    assert Ledger(Folder(tmp_path)).settle().num_rows == 2 and len(parts(tmp_path)) == 1
 
 
 def test_a_kill_in_the_middle_of_a_merge_doubles_nothing(tmp_path):
-    ledger = Ledger(tmp_path)
+    ledger = Ledger(Folder(tmp_path))
     for i in range(FAN - 1):
         ledger.add(row(i))
     shutil.copytree(tmp_path / "ledger", tmp_path / "before")
@@ -52,13 +53,13 @@ def test_a_kill_in_the_middle_of_a_merge_doubles_nothing(tmp_path):
     assert len(parts(tmp_path)) == 1
     for path in (tmp_path / "before").iterdir():  # as if they had not been removed any more
         shutil.copy(path, tmp_path / "ledger")
-    again = Ledger(tmp_path)
+    again = Ledger(Folder(tmp_path))
     assert again.rows().num_rows == again.settle().num_rows == FAN
     assert len(parts(tmp_path)) == 1
 
 
 def test_many_threads_write(tmp_path):
-    ledger = Ledger(tmp_path)
+    ledger = Ledger(Folder(tmp_path))
     threads = [threading.Thread(target=lambda k=k: [ledger.add(row(10 * k + i)) for i in range(10)]) for k in range(4)]
     for thread in threads:
         thread.start()
@@ -68,7 +69,7 @@ def test_many_threads_write(tmp_path):
 
 
 def test_a_damaged_part_is_named(tmp_path):
-    ledger = Ledger(tmp_path)
+    ledger = Ledger(Folder(tmp_path))
     ledger.add(row(1))
     (path,) = parts(tmp_path)
     path.write_bytes(path.read_bytes()[:50])
@@ -77,4 +78,4 @@ def test_a_damaged_part_is_named(tmp_path):
 
 
 def test_empty(tmp_path):
-    assert Ledger(tmp_path).settle().num_rows == 0
+    assert Ledger(Folder(tmp_path)).settle().num_rows == 0

@@ -15,6 +15,7 @@ import counterscan
 from counterscan.errors import WorkError
 from counterscan.scale import local, stages
 from counterscan.scale.job import Item, Job
+from counterscan.scale.store import Folder
 from counterscan.types import Edit
 
 
@@ -35,7 +36,7 @@ class Picky:
 @pytest.fixture
 def job(model, tmp_path):
     backbone = counterscan.load(model)
-    return backbone, Job(Edit("a", "b"), Picky(), model, backbone.fingerprint, tmp_path / "out")
+    return backbone, Job(Edit("a", "b"), Picky(), model, backbone.fingerprint, Folder(tmp_path / "out"))
 
 
 def images(folder, levels):

@@ -13,6 +13,7 @@ from tests.scale.test_batch import outputs, quick, table
 from counterscan.errors import WorkError
 from counterscan.scale import batch
 from counterscan.scale.ray import placement
+from counterscan.scale.store import StoreError
 
 WORDS = {"remove": "pacemaker"}
 
@@ -65,6 +66,15 @@ def test_a_killed_worker_changes_nothing(model, tmp_path):
     assert table(tmp_path / "ray")["item"].is_unique
     again = batch(folder=tmp_path / "ray", **arguments)  # a local run goes on where Ray stopped
     assert again["skipped"] == 99
+
+
+def test_a_store_that_fails_a_worker_stops_the_run_in_one_line(model, tmp_path):
+    pytest.importorskip("ray")
+    manifest, out = write_images(tmp_path, 2), tmp_path / "out"
+    out.mkdir()
+    (out / "items").write_text("a file where the outputs' folder should be")
+    with pytest.raises(StoreError, match="^file://.*cannot be written .*run the same command again$"):
+        batch(manifest, f"file://{out}", model=model, method=quick(), ray="local", workers=1, **WORDS)
 
 
 @pytest.mark.parametrize(

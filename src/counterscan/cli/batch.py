@@ -17,7 +17,10 @@ EVERY = 60.0  # seconds between two lines of progress where stderr is no termina
 
 def batch(
     manifest: Annotated[Path, typer.Argument(help="A table with a column 'path': .csv, .tsv, .parquet or .jsonl.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results; the same one to go on.")],
+    output: Annotated[
+        str,
+        typer.Option("--output", "-o", help="Folder or URL (s3://bucket/out) for the results; the same one to go on."),
+    ],
     remove: Annotated[list[str] | None, typer.Option(help="A finding to remove.")] = None,
     add: Annotated[list[str] | None, typer.Option(help='A finding to add, such as "small left effusion".')] = None,
     source: Annotated[str | None, typer.Option("--from", help="A prompt for the images as they are.")] = None,
@@ -43,8 +46,11 @@ def batch(
     Example: counterscan batch manifest.csv --remove pacemaker -o out
     """
     from counterscan.scale import batch
+    from counterscan.scale.store import Folder, store
 
-    folder = folder_for(output)
+    place = store(output)
+    if isinstance(place, Folder):
+        folder_for(place.path)
     if region and mask:
         raise typer.BadParameter("give --region or --mask, not both")
     request: dict[str, Any] = {"remove": remove or [], "add": add or [], "source": source, "target": target}
@@ -53,12 +59,18 @@ def batch(
         method = "factored"  # as ``edit`` does: its twin, in which what must stay has a weight of its own
     how: dict[str, Any] = {"method": method, "model": model, "device": device, "seed": seed, "batch_size": batch_size}
     with _told(manifest.name) as report:
-        summary = batch(manifest, folder, **request, **how, ray=ray, workers=workers, offline=offline, progress=report)
+        summary = batch(manifest, output, **request, **how, ray=ray, workers=workers, offline=offline, progress=report)
     for failure in summary["failures"]:
         item, reason = failure["item"], failure["reason"]
         complain(f"{item}: {reason.removeprefix(f'{Path(item).name}: ')}")
-    write_run(folder, "batch", request | how | {"manifest": manifest, "ray": ray, "workers": workers}, summary)
-    emit(summary, as_json, f"{summary['done']} of {summary['items']} done, {summary['failed']} failed, in {folder}")
+    settings = request | how | {"manifest": manifest, "ray": ray, "workers": workers}
+    if isinstance(place, Folder):
+        write_run(place.path, "batch", settings, summary)
+    else:
+        with place.draft() as draft:
+            write_run(draft, "batch", settings, summary)
+            place.put(draft / "run.json", "run.json")
+    emit(summary, as_json, f"{summary['done']} of {summary['items']} done, {summary['failed']} failed, in {place}")
     if summary["failed"]:
         raise typer.Exit(1)
 

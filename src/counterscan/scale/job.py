@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from counterscan.errors import DataError, WordsError
-from counterscan.imaging.files import replacing
 from counterscan.imaging.picture import stem
+from counterscan.scale.store import Store
 
 if TYPE_CHECKING:
     from counterscan.methods import Method
     from counterscan.types import Edit
 
 FILE = "job.json"
-LONGEST_STEM = 80
+LONGEST_STEM = 80  # bytes
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Item:
     @property
     def stem(self) -> str:
         """What the names of its outputs start with."""
-        return f"{stem(self.path)[:LONGEST_STEM]}-{self.key}"
+        return f"{stem(self.path).encode()[:LONGEST_STEM].decode(errors='ignore')}-{self.key}"
 
     @property
     def place(self) -> str:
-        """The folder of its outputs, one of 4096, relative to the job's."""
+        """The folder of its outputs, one of 4096, relative to the job's store."""
         return f"items/{self.key[:3]}"
 
     def seed(self, seed: int) -> int:
@@ -61,7 +61,7 @@ class Job:
     method: Method
     model: str
     fingerprint: str
-    folder: Path
+    store: Store
     device: str = "cpu"
     seed: int = 0
     batch_size: int = 4
@@ -86,21 +86,21 @@ class Job:
         }
 
     def claim(self) -> None:
-        """Mark the folder as this job's. ``WordsError`` where another job's results lie: the two would mix."""
-        path, mine = self.folder / FILE, json.loads(json.dumps(self.identity(), default=str))
+        """Mark the store as this job's. ``WordsError`` where another job's results lie: the two would mix."""
+        mine = json.loads(json.dumps(self.identity(), default=str))
         try:
-            theirs = json.loads(path.read_text(encoding="utf-8"))
+            theirs = json.loads(self.store.read(FILE))
         except FileNotFoundError:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as draft:
-                draft.write_text(json.dumps(mine, indent=2) + "\n", encoding="utf-8")
+            with self.store.draft() as draft:
+                (draft / FILE).write_text(json.dumps(mine, indent=2) + "\n", encoding="utf-8")
+                self.store.put(draft / FILE, FILE)
             return
         except ValueError as error:
-            raise DataError(f"{path}: damaged ({error}); name another folder after -o") from error
+            raise DataError(f"{self.store}/{FILE}: damaged ({error}); name another folder after -o") from error
         different = [key for key in mine if theirs.get(key) != mine[key]]
         if different:
             raise WordsError(
-                f"{self.folder}: holds the results of another job (its {' and '.join(different)} differ); "
+                f"{self.store}: holds the results of another job (its {' and '.join(different)} differ); "
                 "name another folder after -o"
             )
 

@@ -7,6 +7,7 @@ the two a row exists twice, which reading undoes.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -17,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from counterscan.errors import DataError
-from counterscan.imaging.files import replacing
+from counterscan.scale.store import Store, StoreError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+FOLDER = "ledger"
 FAN = 32
+PART = re.compile(rf"{FOLDER}/part-\d+-[0-9a-f]+\.parquet")
 DONE, FAILED = "done", "failed"
 
 
@@ -32,7 +35,7 @@ class Row:
 
     ``seconds`` is the sum of ``reading`` (decode and fit), ``model`` (its share of the batch) and ``writing`` (composite,
     encode, hash). Scores: ``changed`` is the share of pixels that may differ, ``mean_change`` the mean absolute difference
-    there and ``largest_change`` the largest, intensities in [0, 1]. ``files`` are relative to the job's folder,
+    there and ``largest_change`` the largest, intensities in [0, 1]. ``files`` are relative to the job's store,
     ``sha256`` theirs in the same order, ``bytes`` their sum; ``finished`` in seconds since 1970.
     """
 
@@ -56,17 +59,17 @@ class Row:
 
 
 class Ledger:
-    """The ledger in a job's folder. ``add`` may be called from any thread; only one process may write."""
+    """The ledger in a job's store. ``add`` may be called from any thread; only one process may write."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / "ledger"
+    def __init__(self, store: Store) -> None:
+        self.store = store
         self._lock = threading.Lock()
-        self._parts: dict[int, list[Path]] = {}
-        for path in self._all():
-            self._parts.setdefault(int(path.name.split("-")[1]), []).append(path)
+        self._parts: dict[int, list[str]] = {}
+        for name in self._all():
+            self._parts.setdefault(int(name.split("-")[1]), []).append(name)
 
     def add(self, row: Row) -> None:
-        """Write down what became of an item; it is on disk when this returns."""
+        """Write down what became of an item; it is in the store when this returns."""
         import pyarrow as pa
 
         with self._lock:
@@ -80,42 +83,46 @@ class Ledger:
         """Merge everything into one part with one row an item; returns it."""
         with self._lock:
             old, level = self._all(), max(self._parts, default=0)
-            table = _newest(self._read(old))
-            if len(old) > 1 or table.num_rows < sum(_count(path) for path in old):
+            whole = self._read(old)
+            table = _newest(whole)
+            if len(old) > 1 or table.num_rows < whole.num_rows:
                 self._parts = {}
                 self._write(table, level)
-                for path in old:
-                    path.unlink()
+                self.store.remove(old)
         return table
 
     def _write(self, table: pa.Table, level: int) -> None:
         import pyarrow.parquet as pq
 
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"part-{level}-{uuid4().hex}.parquet"
-        with replacing(path) as draft:
-            pq.write_table(table, draft, compression="zstd")
+        name = f"{FOLDER}/part-{level}-{uuid4().hex}.parquet"
+        try:
+            with self.store.draft() as draft:
+                pq.write_table(table, draft / "part", compression="zstd")
+                self.store.put(draft / "part", name)
+        except OSError as error:
+            todo = "make room and run the same command again"
+            raise StoreError(f"{self.store}/{FOLDER}: cannot be written ({error.strerror or error}); {todo}") from error
         parts = self._parts.setdefault(level, [])
-        parts.append(path)
-        if len(parts) == FAN:
+        parts.append(name)
+        if len(parts) >= FAN:
             del self._parts[level]
             self._write(self._read(parts), level + 1)
-            for part in parts:
-                part.unlink()
+            self.store.remove(parts)
 
-    def _all(self) -> list[Path]:
-        return sorted(self.folder.glob("part-*.parquet"))
+    def _all(self) -> list[str]:
+        return [name for name in self.store.names(FOLDER) if PART.fullmatch(name)]
 
-    def _read(self, paths: list[Path]) -> pa.Table:
+    def _read(self, names: list[str]) -> pa.Table:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         tables = []
-        for path in paths:
+        for name in names:
             try:
-                tables.append(pq.read_table(path, schema=_schema()))
+                tables.append(pq.read_table(pa.BufferReader(self.store.read(name)), schema=_schema()))
             except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
-                raise DataError(f"{path}: damaged ({error}); delete it, its items will be done again") from error
+                todo = "delete it, its items will be done again"
+                raise DataError(f"{self.store}/{name}: damaged ({error}); {todo}") from error
         return pa.concat_tables(tables) if tables else _schema().empty_table()
 
 
@@ -131,8 +138,10 @@ def only_writer(folder: Path) -> Iterator[None]:
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise DataError(f"{folder}: another run is writing here; wait for it or name another folder") from None
+        except OSError:  # nor on this file system
+            pass
         yield
 
 
@@ -145,12 +154,6 @@ def _newest(table: pa.Table) -> pa.Table:
     last = np.ones(len(names), bool)
     last[:-1] = names[1:] != names[:-1]
     return table.filter(last)
-
-
-def _count(path: Path) -> int:
-    import pyarrow.parquet as pq
-
-    return int(pq.read_metadata(path).num_rows)
 
 
 def _schema() -> pa.Schema:

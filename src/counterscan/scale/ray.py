@@ -2,7 +2,7 @@
 
 The driver alone reads the manifest and writes the ledger, so resuming is per item and does not know Ray. A lost worker
 is started again and its portion repeated, which overwrites files with equal ones; a portion that keeps killing workers
-is taken apart, so that one poisonous image costs only itself. Workers must see the output folder under the same path.
+is taken apart, so that one poisonous image costs only itself. Workers must see the output folder under the same path, or the URL.
 """
 
 from __future__ import annotations
@@ -118,6 +118,8 @@ def _share_out(ray: Any, actors: list[Any], portions: Iterator[list[Item]]) -> I
             else:
                 lost = WorkError(f"its worker died {RETRIES + 1} times: {_last_line(error)}")
                 yield failure(portion[0], lost)
+        except ray.exceptions.RayTaskError as error:  # a full disk, say
+            raise error.cause from None  # which is one line, where the error's own text is a traceback
 
 
 def _portions(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from counterscan.scale.job import Item, Job, items
-from counterscan.scale.ledger import DONE, FAILED, Ledger, Row, only_writer
+from counterscan.scale.ledger import DONE, FAILED, FOLDER, Ledger, Row, only_writer
 from counterscan.scale.manifest import read_paths
-from counterscan.scale.stages import DRAFTS
+from counterscan.scale.store import Folder, Store, store
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,7 +39,8 @@ def batch(
     progress: Progress | None = None,
     **words: Any,
 ) -> dict[str, Any]:
-    """Edit every image of ``manifest`` (.csv, .tsv, .parquet or .jsonl with a column ``path``) into ``folder``.
+    """Edit every image of ``manifest`` (.csv, .tsv, .parquet or .jsonl with a column ``path``) into ``folder``, which may be
+    a URL that fsspec knows, such as ``s3://bucket/out``.
 
     ``words`` are those of ``counterscan.edit``: ``remove``, ``add``, ``source``, ``target``, ``instruct``, ``region``,
     ``mask``, ``keep``. Every item has a seed of its own, from its path in the manifest and ``seed``, so its result depends
@@ -55,19 +55,19 @@ def batch(
     Raises:
         WordsError: the words are wrong, or ``folder`` holds another job's results.
         DataError: the manifest is unusable, or another run is writing to ``folder``.
-        WorkError: the disk is full or may not be written; every finished item is kept.
+        WorkError: the disk is full, or the store cannot be reached or written; every finished item is kept.
     """
     from counterscan.scale.openvino import open_backbone
 
-    manifest = Path(manifest)
+    manifest, place = Path(manifest), store(folder)
     paths = read_paths(manifest)
     backbone = open_backbone(model, "cpu" if ray else device, offline=offline)
-    job = _job(backbone, words, method, model, Path(folder).absolute(), device, seed, batch_size, offline)
-    with only_writer(job.folder):
+    job = _job(backbone, words, method, model, place, device, seed, batch_size, offline)
+    with _alone(place):
         job.claim()
-        shutil.rmtree(job.folder / DRAFTS, ignore_errors=True)  # of runs that were killed
-        ledger = Ledger(job.folder)
-        todo = _missing(paths, ledger.settle(), job.folder)
+        place.tidy()
+        ledger = Ledger(place)
+        todo = _missing(paths, ledger.settle(), place)
         began = time.perf_counter()
         work = items(todo, manifest.absolute().parent)
         with _threads(job.threads):
@@ -75,9 +75,9 @@ def batch(
                 if progress is not None:
                     progress(count, len(todo))
         seconds = time.perf_counter() - began
-        shutil.rmtree(job.folder / DRAFTS, ignore_errors=True)
         table = ledger.settle()
-    facts = {"model": backbone.card.name, "fingerprint": job.fingerprint, "ledger": ledger.folder.name}
+        place.tidy()
+    facts = {"model": backbone.card.name, "fingerprint": job.fingerprint, "ledger": FOLDER}
     return _summary(paths, table, len(todo), seconds) | facts
 
 
@@ -86,7 +86,7 @@ def _job(
     words: dict[str, Any],
     method: str | Method | None,
     model: str,
-    folder: Path,
+    place: Store,
     device: str,
     seed: int,
     batch_size: int,
@@ -107,7 +107,12 @@ def _job(
     if method is None or isinstance(method, str):
         method = methods.suited(backbone.card, method)
     threads = min(torch.get_num_threads(), THREADS)
-    return Job(request, method, str(model), backbone.fingerprint, folder, device, seed, batch_size, threads, offline)
+    return Job(request, method, str(model), backbone.fingerprint, place, device, seed, batch_size, threads, offline)
+
+
+def _alone(place: Store) -> AbstractContextManager[None]:
+    """No second run in the same folder; elsewhere nothing tells of one."""
+    return only_writer(place.path) if isinstance(place, Folder) else nullcontext()
 
 
 @contextmanager
@@ -141,17 +146,15 @@ def _rows(
         yield from distributed(job, work, address=ray, workers=workers, record=record)
 
 
-def _missing(paths: pa.Array, table: pa.Table, folder: Path) -> pa.Array:
-    """The paths without a row that says done and all of whose files are there."""
+def _missing(paths: pa.Array, table: pa.Table, place: Store) -> pa.Array:
+    """The paths without a row that says done and all of whose files are there, with as many bytes as it says."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    table = table.filter(pc.equal(table["status"], DONE)).select(["item", "files"])
-    whole = [
-        all((folder / name).is_file() for name in files)
-        for part in table["files"].chunks
-        for files in (value.as_py() for value in part)
-    ]
+    table = table.filter(pc.equal(table["status"], DONE)).select(["item", "files", "bytes"])
+    size = place.sizes("items")
+    rows = zip(table["files"], table["bytes"], strict=True)
+    whole = [sum(size(name) for name in files.as_py()) == total.as_py() for files, total in rows]
     done = table["item"].filter(pa.array(whole, pa.bool_()))
     return paths.filter(pc.invert(pc.is_in(paths, value_set=done)))
 

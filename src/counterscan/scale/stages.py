@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from counterscan.errors import CounterscanError, WorkError
+from counterscan.errors import CounterscanError
 from counterscan.scale.job import Item, Job
 from counterscan.scale.ledger import DONE, FAILED, Row
+from counterscan.scale.store import StoreError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +26,6 @@ if TYPE_CHECKING:
     from counterscan.imaging import Picture, Placement
     from counterscan.result import Counterfactual
 
-DRAFTS = ".drafts"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -112,9 +108,12 @@ def finish(job: Job, model: str, record: Callable[[Row], None], part: Changed | 
         try:
             result = _counterfactual(job, model, part)
             files = _save(job, item, result)
+        except StoreError:
+            raise
         except Exception as error:
-            if _no_room(error):
-                raise WorkError(f"{job.folder}: cannot be written; make room and run the same command again") from error
+            if full := _no_room(error):
+                where, todo = full.filename or job.store, "make room and run the same command again"
+                raise StoreError(f"{where}: cannot be written ({full.strerror}); {todo}") from error
             row = failure(item, error, spent + time.perf_counter() - began)
         else:
             row = _done(part, result, files, time.perf_counter() - began)
@@ -140,23 +139,16 @@ def _counterfactual(job: Job, model: str, part: Changed) -> Counterfactual:
 
 
 def _save(job: Job, item: Item, result: Counterfactual) -> dict[str, tuple[str, int]]:
-    """Write an item's files aside and move them in, the record last. File → (sha256, bytes)."""
-    drafts = job.folder / DRAFTS
-    drafts.mkdir(parents=True, exist_ok=True)
-    stage = Path(mkdtemp(dir=drafts))
-    try:
-        names = [*result.save(stage, item.stem).values()]
-        names += sorted(path.name for path in stage.iterdir() if path.name not in names)  # the record
-        goal = job.folder / item.place
-        goal.mkdir(parents=True, exist_ok=True)
-        files = {}
+    """Write an item's files aside and put them in the store, the record last. File → (sha256, bytes)."""
+    files = {}
+    with job.store.draft() as draft:
+        names = [*result.save(draft, item.stem).values()]
+        names += sorted(path.name for path in draft.iterdir() if path.name not in names)  # the record
         for name in names:
-            with (stage / name).open("rb") as file:
+            with (draft / name).open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            files[f"{item.place}/{name}"] = digest, (stage / name).stat().st_size
-            os.replace(stage / name, goal / name)
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
+            files[f"{item.place}/{name}"] = digest, (draft / name).stat().st_size
+            job.store.put(draft / name, f"{item.place}/{name}")
     return files
 
 
@@ -182,9 +174,8 @@ def _done(part: Changed, result: Counterfactual, files: dict[str, tuple[str, int
     )
 
 
-def _no_room(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
-            return True
+def _no_room(error: BaseException | None) -> OSError | None:
+    """What says that nothing can be written, in an error or its causes: no other item would fare better."""
+    while error is not None and not (isinstance(error, OSError) and error.errno in NO_ROOM):
         error = error.__cause__
-    return False
+    return error
