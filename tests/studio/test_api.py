@@ -41,7 +41,7 @@ def model(tmp_path_factory) -> str:
 
 @pytest.fixture
 def app(model, tmp_path):
-    return create(Options(tmp_path / "state", model=model, limits=Limits(queued=4, queued_each=3)))
+    return create(Options(tmp_path / "state", model=model, limits=Limits(queued=4, queued_each=3, decode_seconds=300)))
 
 
 @pytest.fixture

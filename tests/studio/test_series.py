@@ -69,7 +69,7 @@ def unpacked(tmp_path: Path, data: bytes, **room: int) -> dict:
 def test_order_is_that_of_the_slices(tmp_path):
     files = {
         "x/c": slice_of(1, z=5.0), "x/a": slice_of(2, z=-5.0), "x/b": slice_of(3, z=0.0),
-        "other": slice_of(9, z=0.0, SeriesInstanceUID="1.2.4", SeriesNumber=2, SeriesDescription="scout\x1b"),
+        "other": slice_of(9, z=0.0, SeriesInstanceUID="1.2.4", SeriesNumber=2, SeriesDescription="scout\x07"),
     }  # fmt: skip
     told = unpacked(tmp_path, packed(files))
     assert [one["name"] for one in told["instances"]] == ["other", "a", "b", "c"]
@@ -126,7 +126,7 @@ def test_bad_zips_are_refused_in_one_line(tmp_path, data, words):
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
     folder = tmp_path_factory.mktemp("series")
-    limits = Limits(series=2, series_bytes=2**20, unpacked_bytes=2**22, instances=9)
+    limits = Limits(series=2, series_bytes=2**20, unpacked_bytes=2**22, instances=9, decode_seconds=300)
     options = Options(folder / "state", model=str(tiny(folder / "tiny")), limits=limits)
     with TestClient(create(options), base_url=BASE) as client:
         assert client.post("/api/sessions").status_code == 201
