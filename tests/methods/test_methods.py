@@ -14,6 +14,7 @@ from tests.methods.gaussian import Gaussian
 from counterscan import methods
 from counterscan.backbones import load
 from counterscan.backbones.base import Backbone
+from counterscan.backbones.card import Card
 from counterscan.diffusion import flow_schedule
 from counterscan.errors import WordsError
 from counterscan.methods.check import check_method
@@ -83,6 +84,12 @@ def test_promises_where_nothing_is_known_about_the_image(name: str, backbone: Ba
     )
 
 
+def test_promises_with_something_to_keep(backbone: Backbone, flow: Backbone) -> None:
+    for model in (backbone, flow):
+        edit = replace(EDIT, keep=("pacemaker",))
+        check_method(Factored(steps=4, depth=0.75), model, edit=edit, null_tolerance=1e-4)
+
+
 @pytest.mark.parametrize("name", [name for name in methods.names() if name not in methods.PRESETS])
 def test_promises_on_flow_matching(name: str, flow: Backbone) -> None:
     loose = 1e-4 if name in EXACT else 1.0
@@ -100,7 +107,7 @@ def test_edit_friendly_returns_the_image_for_the_null_edit(guidance: float, eta:
 
 @pytest.mark.parametrize(
     ("name", "steps"),
-    [("ddim", 1000), ("direct", 1000), ("edit-friendly", 200), ("factored", 200)],
+    [("ddim", 1000), ("direct", 1000), ("edit-friendly", 200)],
 )
 def test_shifts_a_gaussian_by_the_difference_of_its_means(name: str, steps: int) -> None:
     # for Gaussians of one spread the ODE maps z to z + (high - low) exactly; the stochastic method agrees on average
@@ -149,8 +156,9 @@ def test_guidance_strengthens_the_edit() -> None:
         (ImplicitGuidance(10, 0.5), EDIT.null(), 5 + 5),
         (LatentDrift(10, 0.5), EDIT, 5 + 10),
         (Factored(10, 0.5), EDIT, 5 + 10),
-        (Factored(10, 0.5), replace(EDIT, keep=("pacemaker",)), 15 + 20),
-        (Factored(10, 0.5), replace(EDIT, keep=("pacemaker",)).null(), 15 + 15),
+        (Factored(10, 0.5), replace(EDIT, keep=("pacemaker",)), 15 + 10),
+        (Factored(10, 0.5, guidance=1.0), replace(EDIT, keep=("pacemaker",)), 15 + 5),
+        (Factored(10, 0.5), replace(EDIT, keep=("pacemaker",)).null(), 5 + 5),
         (Ledits(10, 0.5), EDIT, 5 + 10),
         (Ledits(10, 0.5), TWO, 5 + 25),
         (NullText(10, 0.5, inner=3), EDIT, 1 + 5 + 25 + 10),
@@ -169,6 +177,22 @@ def test_one_generator_draws_for_one_image_after_the_other(backbone: Backbone) -
     one = torch.Generator().manual_seed(9)
     loop = torch.cat([method(backbone, x[i : i + 1], EDIT, generator=one) for i in range(2)])
     torch.testing.assert_close(batch, loop, atol=1e-5, rtol=0)
+
+
+def test_factored_takes_what_a_card_says_of_flow_edit_for_its_own() -> None:
+    card = Card("model", method_settings={"flow-edit": {"steps": 7}})
+    assert methods.suited(card, "factored") == Factored(steps=7)
+    card = replace(card, method_settings={"flow-edit": {"steps": 7}, "factored": {"keep_guidance": 3.0}})
+    assert methods.suited(card, "factored") == Factored(keep_guidance=3.0)
+    assert methods.suited(card, "ddim") == Ddim()
+
+
+def test_a_finding_that_also_changes_is_left_to_the_prompts(backbone: Backbone) -> None:
+    """The right effusion goes and the left one stays: no prompt of the finding alone can tell them apart."""
+    edit = replace(EDIT, changes=(Change("pleural effusion", "add"),), keep=("pleural effusion",))
+    x, before = image(), backbone.evaluations
+    Factored(10, 0.5)(backbone, x, edit, generator=torch.Generator().manual_seed(0))
+    assert backbone.evaluations - before == 15
 
 
 def test_unknown_names_and_settings_say_what_is_known() -> None:

@@ -30,7 +30,7 @@ def bench(
 ) -> None:
     """Edit unseen cases of a world and measure the distance to their exact counterfactuals. Goes on where it stopped.
 
-    Example: counterscan bench --model chest-world --methods ddim,edit-friendly -n 8 -o bench
+    Example: counterscan bench --model chest-world --methods flow-edit,ddim,diffusers:img2img -n 8 -o bench
     """
     import counterscan
     from counterscan.bench import report

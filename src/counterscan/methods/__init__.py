@@ -38,6 +38,9 @@ _METHODS = {
     "sdedit": ("counterscan.methods.sdedit", "SdEdit"),
 }
 
+# methods that are another one with something added, and take what a card says of that one for their own
+_TWINS = {"factored": "flow-edit"}
+
 
 class Method(Protocol):
     """What every method is: settings, and one call that edits a batch of images with one edit."""
@@ -62,9 +65,10 @@ def names() -> list[str]:
 
 
 def suited(card: Card, name: str | None = None) -> Method:
-    """The method of that name, or the model's default, with the settings that its card found best."""
+    """The method of that name, or the model's default, with the settings that its card found best for it or its twin."""
     name = name or card.default_method
-    return get(name, **card.method_settings.get(name, {}))
+    known = card.method_settings
+    return get(name, **known.get(name, known.get(_TWINS.get(name, ""), {})))
 
 
 def get(name: str, **settings: Any) -> Method:

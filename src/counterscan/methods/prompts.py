@@ -41,8 +41,8 @@ class Prompts:
 
     def towards_target(self, backbone: Backbone, z: Tensor, t: Tensor | int, weight: float) -> Prediction:
         """``negative + weight * (target - negative)``: two evaluations an image, or one if that is enough."""
-        if self.same or weight == 1:
-            return backbone.predict(z, t, self.target)
+        if self.same or weight in (0, 1):
+            return backbone.predict(z, t, self.target if weight == 1 else self.negative)
         away, towards = predict_each(backbone, z, t, Condition.cat([self.negative, self.target]))
         return guide(away, towards, weight)
 
