@@ -11,7 +11,9 @@ v-prediction in place of epsilon, a null share of 0.15 in place of 0.35, a far s
 And there is an addition, which ``--twins 0`` leaves out: counterfactual samples. A world knows the exact healthy twin of every
 slice, so a noisy slice WITH a lesion is shown under the class "no lesion", and the clean twin is the target. Plain training
 never shows a class that contradicts the picture, and where the noise still lets the lesion be seen the network believes its
-eyes; the class is what an edit needs it to believe. Without a class, the picture is always kept.
+eyes; the class is what an edit needs it to believe. Without a class, the picture is always kept. Many of the samples with a
+class show the slice without any noise, at times where a little is expected, which teaches an edit sooner and is what the
+method ``noise-free`` asks (as for the chest models, :mod:`counterscan.training.denoiser`).
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from counterscan.training.autoencoder import cosine
-from counterscan.training.denoiser import LEAST_NOISE, change_weight
+from counterscan.training.denoiser import CLEAN, LEAST_NOISE, change_weight
 
 CLASSES = ("no lesion", "lesion", "")
 HEALTHY, LESION, NOTHING = range(3)
@@ -48,18 +50,20 @@ class BrainSettings:
     """``steps`` of ``batch`` images; cosine decay from ``rate``; exponential moving average of the weights.
 
     ``null`` is the share without a class. Of the others with a lesion, ``twins`` are asked for their healthy twin; of those
-    without, ``adds`` for the one with a lesion: few, as where it should be nothing tells. Samples are drawn from the lowest
-    ``depth`` of the chain, where the picture and the class can disagree, but for ``anywhere`` of them.
+    without, ``adds`` for the one with a lesion: few, as where it should be nothing tells. ``still`` of the samples with a
+    class are shown without noise; the others are drawn from the lowest ``depth`` of the chain, where the picture and the
+    class can disagree, but for ``anywhere`` of them.
     """
 
     steps: int = 4000
     batch: int = 16
     rate: float = 8e-4
-    warmup: int = 100
+    warmup: int = 50
     ema: float = 0.998
     null: float = 0.15
     twins: float = 0.7
     adds: float = 0.1
+    still: float = 0.6
     depth: float = 0.6
     anywhere: float = 0.3
     seed: int = 0
@@ -68,7 +72,7 @@ class BrainSettings:
 @dataclass(frozen=True)
 class Batch:
     """Clean images to be noised and clean targets (B, 4, H, W) in [-1, 1], classes (B,), weights (B, 1, H, W), times (B,)
-    as shares of the chain.
+    as shares of the chain, and which are shown without noise, bool (B,).
     """
 
     clean: Tensor
@@ -76,6 +80,7 @@ class Batch:
     classes: Tensor
     weight: Tensor
     share: Tensor
+    still: Tensor
 
 
 def draw(work: Path, part: int, first: int, count: int) -> None:
@@ -118,14 +123,19 @@ def batch(pairs: NDArray[np.uint8], settings: BrainSettings, rng: np.random.Gene
     images[mirrored] = images[mirrored, ..., ::-1]
     rows = np.arange(size)
     share = (rng.permutation(size) + rng.random(size)) / size  # stratified: every batch covers the chain
-    low = rng.random(size) >= settings.anywhere if settings.twins else np.zeros(size, bool)
+    low = rng.random(size) >= settings.anywhere
+    still = ~nothing & (rng.random(size) < settings.still)
+    times = np.where(still, CLEAN[0] + (CLEAN[1] - CLEAN[0]) * share, np.where(low, settings.depth * share, share))
+    if not settings.twins:
+        times, still = share, np.zeros(size, bool)
     weight = [change_weight(pair.astype(np.float16)) for pair in images]
     return Batch(
         torch.from_numpy(images[rows, shown]),
         torch.from_numpy(images[rows, asked]),
         torch.from_numpy(np.where(nothing, NOTHING, asked)),
         torch.stack(weight) if settings.twins else torch.ones(size, 1, *images.shape[-2:]),
-        torch.from_numpy(np.where(low, settings.depth * share, share).astype(np.float32)),
+        torch.from_numpy(times.astype(np.float32)),
+        torch.from_numpy(still),
     )
 
 
@@ -137,7 +147,7 @@ def loss(unet: Callable[..., Any], made: Batch, noise: Tensor, alphas_cumprod: T
     """
     t = (made.share * len(alphas_cumprod)).long().clamp(max=len(alphas_cumprod) - 1)
     s, n = (a[t].sqrt().view(-1, 1, 1, 1) for a in (alphas_cumprod, 1 - alphas_cumprod))
-    noisy = s * made.clean + n * noise
+    noisy = s * made.clean + n * noise * ~made.still.view(-1, 1, 1, 1)
     v = unet(noisy, t, class_labels=made.classes, return_dict=False)[0]
     stays = (made.clean == made.target).flatten(1).all(1).view(-1, 1, 1, 1)
     scale = torch.where(stays, n.clamp(min=0.02), n.clamp(min=LEAST_NOISE))
@@ -274,7 +284,8 @@ def _train(o: argparse.Namespace) -> None:
     )
     settings = BrainSettings(steps=o.steps, batch=o.batch, rate=o.rate, twins=o.twins, seed=o.seed)
     card = json.loads((o.out / "counterscan.json").read_text())
-    commands = _commands(card.get("training", {}).get("command", []), command(o), o.out / STATE)
+    earlier = o.start if o.start and not (o.out / STATE).exists() else o.out
+    commands = _commands(card.get("training", {}).get("command", []), command(o), earlier / STATE)
     history: list[dict[str, float]] = []
 
     def log(row: dict[str, float]) -> None:
@@ -296,12 +307,16 @@ def _train(o: argparse.Namespace) -> None:
 
 
 def _commands(before: list[str], this: str, state: Path) -> list[str]:
-    """All commands that made a model. One that is resumed stands there once; with other settings, it was stopped."""
-    if not state.exists() or not before or before[-1] == this:
-        return [*before, this] if before[-1:] != [this] else before
-    from safetensors.torch import load_file
+    """All commands that made a model: one that was resumed once, one that did not come to its end with where it stopped."""
+    if before[-1:] == [this]:
+        return before
+    if before and state.exists():
+        from safetensors.torch import load_file
 
-    return [*before[:-1], f"{before[-1]} (stopped at step {int(load_file(state)['step'])})", this]
+        step = int(load_file(state)["step"])
+        if f"--steps {step} " not in before[-1]:
+            before = [*before[:-1], f"{before[-1]} (stopped at step {step})"]
+    return [*before, this]
 
 
 def command(o: argparse.Namespace) -> str:

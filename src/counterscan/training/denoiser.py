@@ -63,7 +63,7 @@ class DenoiserSettings:
     word_weight: float = 1.0
     seed: int = 0
     twins: float = 0.9
-    keep: float = 0.25
+    keep: float = 0.35
     crops: float = 0.55
     clean: float = 0.85
     captions: CaptionSettings = field(default_factory=CaptionSettings)
@@ -108,20 +108,16 @@ def draw(corpus: Corpus, settings: DenoiserSettings, rng: np.random.Generator) -
     z, twins = (torch.from_numpy(corpus.latents[k].astype(np.float32)) for k in (pick, other))
     rows = [(corpus.rows[i], corpus.rows[j]) for i, j in zip(pick, other, strict=True)]
     weight = torch.stack([change_weight(corpus.latents[[i, *relatives(corpus, int(i))]]) for i in pick])
-    return _batch(z, twins, rows, paired, weight, settings, rng)
-
-
-def _batch(
-    z: Tensor,
-    twins: Tensor,
-    rows: list[tuple[Row, Row]],
-    paired: NDArray[np.bool_],
-    weight: Tensor,
-    settings: DenoiserSettings,
-    rng: np.random.Generator,
-) -> Batch:
-    """Latents and those of their twins, each as its caption has it: changed into the twin, or kept."""
     keep = ~paired | (rng.random(len(rows)) < settings.keep)
+    captions = _captions(rows, keep, settings, rng)
+    target = torch.where(torch.from_numpy(keep).view(-1, 1, 1, 1), z, twins)
+    return Batch(z, target, captions, weight, torch.from_numpy(paired))
+
+
+def _captions(
+    rows: list[tuple[Row, Row]], keep: NDArray[np.bool_], settings: DenoiserSettings, rng: np.random.Generator
+) -> list[str]:
+    """For every image and its twin, in words: the change into the twin, or what is to be kept."""
     captions = []
     for (row, another), stays in zip(rows, keep, strict=True):
         if not stays:
@@ -130,8 +126,7 @@ def _batch(
             captions.append(twin_caption(another, row, rng, settings.edits))
         else:  # what is not mentioned is kept as well
             captions.append(caption(row, rng, settings.captions))
-    target = torch.where(torch.from_numpy(keep).view(-1, 1, 1, 1), z, twins)
-    return Batch(z, target, captions, weight, torch.from_numpy(paired))
+    return captions
 
 
 def removals(corpus: Corpus) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -153,22 +148,25 @@ def draw_crops(
     settings: DenoiserSettings,
     rng: np.random.Generator,
 ) -> Batch:
-    """Crops around what a removal takes away, each with a caption that says so, or that it stays."""
+    """Crops around what a removal takes away, each with a caption that says so, or that it stays, or is not there."""
     chosen = pairs[0][rng.choice(len(pairs[0]), 2 * settings.batch, p=pairs[1])]
+    keep = rng.random(len(chosen)) < settings.keep
+    gone = keep & (rng.random(len(chosen)) < 0.5)  # the image that lacks it already: it stays as it is
     side = corpus.latents.shape[-1] // 2
-    z, twins = (np.empty((len(chosen), corpus.latents.shape[1], side, side), np.float32) for _ in range(2))
+    z, target = (torch.empty(len(chosen), corpus.latents.shape[1], side, side) for _ in range(2))
     weight = torch.empty(len(chosen), 1, side, side)
-    for k, (i, j) in enumerate(chosen):
-        before, after = corpus.latents[i].astype(np.float32), corpus.latents[j].astype(np.float32)
-        change = np.abs(after - before).max(0) + 1e-6  # a finding hidden behind another changes nothing
+    for k, pair in enumerate(chosen):
+        before, after = (torch.from_numpy(corpus.latents[i].astype(np.float32)) for i in pair)
+        change = (after - before).abs().amax(0).numpy() + 1e-6  # a finding hidden behind another changes nothing
         y, x = np.unravel_index(rng.choice(change.size, p=(change / change.sum()).ravel()), change.shape)
         top, left = (int(np.clip(at - rng.integers(side), 0, side)) for at in (y, x))
         here = (..., slice(top, top + side), slice(left, left + side))
-        z[k], twins[k] = before[here], after[here]
-        weight[k] = change_weight(corpus.latents[[i, *relatives(corpus, int(i))]])[here]
+        z[k] = (after if gone[k] else before)[here]
+        target[k] = z[k] if keep[k] else after[here]
+        weight[k] = change_weight(corpus.latents[[pair[0], *relatives(corpus, int(pair[0]))]])[here]
     rows = [(corpus.rows[i], corpus.rows[j]) for i, j in chosen]
-    paired = np.ones(len(rows), bool)
-    return _batch(torch.from_numpy(z), torch.from_numpy(twins), rows, paired, weight, settings, rng)
+    rows = [pair[::-1] if swap else pair for pair, swap in zip(rows, gone, strict=True)]
+    return Batch(z, target, _captions(rows, keep, settings, rng), weight, torch.ones(len(rows), dtype=torch.bool))
 
 
 def relatives(corpus: Corpus, i: int) -> list[int]:
