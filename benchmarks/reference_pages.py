@@ -66,10 +66,18 @@ def definitions(path: Path) -> list[Definition]:
     return [node for node in found if not node.name.startswith("_")]
 
 
-def fields(kind: ast.ClassDef) -> dict[str, str]:
-    """A dataclass's settings and their defaults, as written."""
+def fields(kind: ast.ClassDef, folder: Path) -> dict[str, str]:
+    """A dataclass's settings and their defaults, as written; first those of the class of the same folder that it extends."""
+    bases = {ast.unparse(base) for base in kind.bases}
+    paths = [path.relative_to(SOURCE) for path in sorted((SOURCE / folder).glob("*.py"))] if bases else []
+    above = [
+        node for path in paths for node in definitions(path) if isinstance(node, ast.ClassDef) and node.name in bases
+    ]
+    found = {key: value for node in above for key, value in fields(node, folder).items()}
     own = [node for node in kind.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)]
-    return {n.target.id: ast.unparse(n.value) for n in own if n.value and "ClassVar" not in ast.unparse(n.annotation)}
+    return found | {
+        n.target.id: ast.unparse(n.value) for n in own if n.value and "ClassVar" not in ast.unparse(n.annotation)
+    }
 
 
 def markdown(text: str | None) -> str:
@@ -159,7 +167,7 @@ def methods() -> Iterator[Page]:
     for name, (module, attribute) in literal(Path("methods/__init__.py"), "_METHODS").items():
         path = Path("methods") / f"{module.rpartition('.')[2]}.py"
         kind = next(node for node in definitions(path) if node.name == attribute)
-        defaults = fields(kind)
+        defaults = fields(kind, Path("methods"))
         some = next((f", {key}={value}" for key, value in defaults.items() if key in ("guidance", "steps")), "")
         based = [(f"[`{key}`]({key}.md)", paper) for key, (method, paper, _) in recipes.items() if method == name]
         text = joined(
