@@ -77,7 +77,7 @@ def edit(
     pictures = [as_picture(item) for item in (image if several else [image])]
     backbone = as_backbone(model)
     if method is None or isinstance(method, str):
-        method = methods.suited(backbone.card, method)
+        method = methods.suited(backbone.card, method, keep=bool(keep))
     request = resolve(
         remove=_names(remove),
         add=_names(add),

@@ -85,7 +85,7 @@ def search(
     if best_of < 1:
         raise WordsError(f"best of how many? at least 1, got {best_of}")
     if method is None or isinstance(method, str):
-        method = methods.suited(model.card, method)
+        method = methods.suited(model.card, method, keep=bool(request.get("keep")))
     if selector is not None:
         words = {key: value for key, value in request.items() if key != "mask"}
         _check_selector(selector, judge, resolve(**words, card=model.card))

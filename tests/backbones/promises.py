@@ -18,7 +18,17 @@ from counterscan.types import Edit
 
 # what cannot work where, and the words of the refusal
 REFUSED = {"prompt-to-prompt": "controls attention to words"}
-EXACT = ("direct", "diffedit", "edit-friendly", "factored", "flow-edit", "ledits", "masked", "prompt-to-prompt")
+EXACT = (
+    "direct",
+    "diffedit",
+    "edit-friendly",
+    "factored",
+    "flow-edit",
+    "ledits",
+    "masked",
+    "noise-free",
+    "prompt-to-prompt",
+)
 QUICK: dict[str, Any] = {"null-text": {"inner": 1}, "diffedit": {"maps": 2}, "flow-edit": {"steps": 3}}
 
 

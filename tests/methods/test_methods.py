@@ -45,7 +45,8 @@ QUICK: dict[str, Any] = {
     "prism": {"inner": 1, "self_replace": (0.4, 0.8)},
 }
 EXACT = {  # the null edits of
-    "direct", "diffedit", "edit-friendly", "factored", "flow-edit", "ledits", "masked", "prompt-to-prompt", "radedit",
+    "direct", "diffedit", "edit-friendly", "factored", "flow-edit", "ledits", "masked", "noise-free", "prompt-to-prompt",
+    "radedit",
 }  # fmt: skip
 
 

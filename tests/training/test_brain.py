@@ -50,6 +50,9 @@ def test_classes_say_what_the_target_shows():
         (after & ~before)[~before].float().mean(),
     ]
     assert shares == pytest.approx([0.15, 0.85 * 0.7, 0.85 * 0.2], abs=0.03)
+    assert not made.still[made.classes == NOTHING].any()
+    assert made.still.float().mean() == pytest.approx(0.85 * 0.6, abs=0.03)
+    assert ((made.share >= 0.1) & (made.share <= 0.2))[made.still].all()
     assert made.weight[0, 0, 8, 8] >= 2
     assert made.weight[0, 0, 0, 0] == 1
 
@@ -59,6 +62,7 @@ def test_the_papers_recipe_shows_no_twin():
     assert torch.equal(made.clean, made.target)
     assert (made.weight == 1).all()
     assert made.share.max() > 0.99
+    assert not made.still.any()
 
 
 def test_the_loss_is_zero_for_the_clean_target_only_and_of_what_stays_the_v_prediction_error():
@@ -73,7 +77,8 @@ def test_the_loss_is_zero_for_the_clean_target_only_and_of_what_stays_the_v_pred
 
     assert loss(answer(made.target), made, noise, ALPHAS) < 1e-6
     assert loss(answer(made.clean), made, noise, ALPHAS) > 0.1
-    still = Batch(made.clean, made.clean, made.classes, torch.ones_like(made.weight), made.share.clamp(min=0.01))
+    flat, noised = torch.ones_like(made.weight), torch.zeros_like(made.still)
+    still = Batch(made.clean, made.clean, made.classes, flat, made.share.clamp(min=0.01), noised)
     t = (still.share * 1000).long()
     s, n = (a[t].sqrt().view(-1, 1, 1, 1) for a in (ALPHAS, 1 - ALPHAS))
     value = loss(lambda *args, **kwargs: (other,), still, noise, ALPHAS)

@@ -78,7 +78,11 @@ class Attribution:
         pair = as_image(np.hstack([colour(image), overlay(image, found, difference_scale(self.map))]))
         pair.thumbnail((960, 480), Resampling.LANCZOS)
         places = ", ".join(str(region.box) for region in self.regions)
-        facts: dict[str, Any] = {"finding": self.finding, "answer": "present" if self.present else "not seen", "regions": places}
+        facts: dict[str, Any] = {
+            "finding": self.finding,
+            "answer": "present" if self.present else "not seen",
+            "regions": places,
+        }
         facts |= {"model": self.model, "seed": self.seed, "evaluations": self.evaluations}
         return as_html(pair, f"the image, and where {self.finding} is", facts)
 

@@ -55,8 +55,6 @@ def batch(
         raise typer.BadParameter("give --region or --mask, not both")
     request: dict[str, Any] = {"remove": remove or [], "add": add or [], "source": source, "target": target}
     request |= {"instruct": instruct, "region": region, "mask": mask, "keep": keep or []}
-    if keep and method is None and _default_method(model, offline) == "edit-friendly":
-        method = "factored"  # as ``edit`` does: its twin, in which what must stay has a weight of its own
     how: dict[str, Any] = {"method": method, "model": model, "device": device, "seed": seed, "batch_size": batch_size}
     with _told(manifest.name) as report:
         summary = batch(manifest, output, **request, **how, ray=ray, workers=workers, offline=offline, progress=report)
@@ -73,13 +71,6 @@ def batch(
     emit(summary, as_json, f"{summary['done']} of {summary['items']} done, {summary['failed']} failed, in {place}")
     if summary["failed"]:
         raise typer.Exit(1)
-
-
-def _default_method(model: str, offline: bool) -> str:
-    from counterscan.backbones import locate
-    from counterscan.backbones.card import Card
-
-    return (Card.read(locate(model, offline=offline)) or Card(model)).default_method
 
 
 @contextmanager

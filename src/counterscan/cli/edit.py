@@ -54,8 +54,6 @@ def edit(
     backbone = counterscan.load(model, offline=offline)
     request: dict[str, Any] = {"remove": remove or [], "add": add or [], "source": source, "target": target}
     request |= {"instruct": instruct, "region": region, "mask": mask, "keep": keep or []}
-    if keep and method is None and backbone.card.default_method == "edit-friendly":
-        method = "factored"  # its twin, in which what must stay has a weight of its own
     counterscan.edit([], **request, method=method, model=backbone)  # refuses wrong words before any image is opened
     choice = _choice(backbone.card.name, until, best_of, selector, judge)
 

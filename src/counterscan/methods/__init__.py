@@ -33,6 +33,7 @@ _METHODS = {
     "latent-drift": ("counterscan.methods.latent_drift", "LatentDrift"),
     "ledits": ("counterscan.methods.ledits", "Ledits"),
     "masked": ("counterscan.methods.masked", "Masked"),
+    "noise-free": ("counterscan.methods.noise_free", "NoiseFree"),
     "null-text": ("counterscan.methods.null_text", "NullText"),
     "prompt-to-prompt": ("counterscan.methods.prompt_to_prompt", "PromptToPrompt"),
     "sdedit": ("counterscan.methods.sdedit", "SdEdit"),
@@ -40,6 +41,7 @@ _METHODS = {
 
 # methods that are another one with something added, and take what a card says of that one for their own
 _TWINS = {"factored": "flow-edit"}
+_HEAR_OF_KEEP = ("edit-friendly", "flow-edit")
 
 
 class Method(Protocol):
@@ -64,9 +66,13 @@ def names() -> list[str]:
     return sorted([*_METHODS, *PRESETS])
 
 
-def suited(card: Card, name: str | None = None) -> Method:
-    """The method of that name, or the model's default, with the settings that its card found best for it or its twin."""
-    name = name or card.default_method
+def suited(card: Card, name: str | None = None, *, keep: bool = False) -> Method:
+    """The method of that name, or the model's default, with the settings that its card found best for it or its twin.
+
+    Where findings must stay (``keep``), a default that only hears of it in the prompts gives way to ``factored``.
+    """
+    if name is None:
+        name = "factored" if keep and card.default_method in _HEAR_OF_KEEP else card.default_method
     known = card.method_settings
     return get(name, **known.get(name, known.get(_TWINS.get(name, ""), {})))
 

@@ -3,8 +3,8 @@ changes and what must stay each have a weight of their own.
 
 One weight for a whole prompt amplifies all it says, and what a model saw together leaves together: the pacemaker goes with
 the enlarged heart. The paper gives every group of attributes its own direction and weight. Added up, as there, the two
-directions have to cancel where the device is, to the last bit, which small models cannot do; here each place of the latent
-goes to whichever direction has more to say there. In ``flow-edit``::
+directions would have to cancel where the device is; here each place of the latent goes to whichever direction has more to say
+there. In ``flow-edit``::
 
     c = clean(x + e, source + guidance (target - source)) - clean(x, source)     what the edit changes
     k = clean(x, "pacemaker") - clean(x, "no pacemaker")                          what is there to keep
@@ -27,23 +27,20 @@ import torch
 from torch import Tensor
 
 from counterscan.backbones.base import Backbone
-from counterscan.diffusion import Schedule, add_noise, draw
+from counterscan.diffusion import add_noise, draw
 from counterscan.errors import WordsError
 from counterscan.language.phrase import phrase, prompt
 from counterscan.methods import Progress
 from counterscan.methods.ddim import downwards
-from counterscan.methods.flow_edit import FlowEdit
+from counterscan.methods.flow_edit import FlowEdit, scale_and_level
 from counterscan.methods.prompts import Prompts, predict_each, ticker
 from counterscan.types import Condition, Edit
 
 
 @dataclass(frozen=True)
 class Factored(FlowEdit):
-    """The settings of flow-edit, ``noise`` the share of the noise that is added, and ``keep_guidance``, the weight of the
-    findings to keep.
-    """
+    """The settings of flow-edit, and ``keep_guidance``, the weight of the findings to keep."""
 
-    noise: float = 1.0
     keep_guidance: float = 1.0
     name: ClassVar[str] = "factored"
 
@@ -74,14 +71,14 @@ class Factored(FlowEdit):
         asked = Condition.cat([prompts.source, backbone.embed(_with_and_without(keep, backbone.card.template))])
         change = torch.zeros_like(z)
         for (t, below), noise in zip(downwards(times), draw(z.shape, generator, len(times), z.device), strict=True):
-            x = add_noise(z, self.noise * noise, *schedule.coefficients(t))
-            scale, level = _scale_and_level(schedule, t)
+            x = add_noise(z, noise, *schedule.coefficients(t))
+            scale, level = scale_and_level(schedule, t)
             source, there, gone = predict_each(backbone, x, t, asked)
             target = prompts.towards_target(backbone, x + scale * change, t, self.guidance)
             difference = target.clean - source.clean
             wanted, kept = _energy(difference), _energy(there.clean - gone.clean)
             free = wanted / (wanted + self.keep_guidance * kept).clamp(min=1e-12)
-            share = 1 - _scale_and_level(schedule, below)[1] / level
+            share = 1 - scale_and_level(schedule, below)[1] / level
             change = change + share * (free * difference - change)
             tick()
         return backbone.decode(z + change)
@@ -95,9 +92,3 @@ def _with_and_without(findings: Sequence[str], template: str) -> list[str]:
 def _energy(difference: Tensor) -> Tensor:
     """The squares of (B, c, h, w) summed over channels: (B, 1, h, w)."""
     return difference.square().sum(1, keepdim=True)
-
-
-def _scale_and_level(schedule: Schedule, t: int) -> tuple[Tensor, Tensor]:
-    """The coordinates of flow-edit: what the image is multiplied by at ``t``, and its noise if it were not."""
-    signal, noise = schedule.coefficients(t)
-    return (torch.ones_like(signal), noise) if schedule.is_flow else (signal, noise / signal)

@@ -66,16 +66,16 @@ class FlowEdit:
         change = torch.zeros_like(z)
         for (t, below), noise in zip(downwards(times), draw(z.shape, generator, len(times), z.device), strict=True):
             x = add_noise(z, noise, *schedule.coefficients(t))
-            scale, level = _scale_and_level(schedule, t)
+            scale, level = scale_and_level(schedule, t)
             before = backbone.predict(x, t, prompts.source)
             after = prompts.towards_target(backbone, x + scale * change, t, self.guidance)
-            share = 1 - _scale_and_level(schedule, below)[1] / level
+            share = 1 - scale_and_level(schedule, below)[1] / level
             change = change + share * (after.clean - before.clean - change)
             tick()
         return backbone.decode(z + change)
 
 
-def _scale_and_level(schedule: Schedule, t: int) -> tuple[Tensor, Tensor]:
+def scale_and_level(schedule: Schedule, t: int) -> tuple[Tensor, Tensor]:
     """What the image is multiplied by at ``t``, and how much noise there is for an image that is not."""
     signal, noise = schedule.coefficients(t)
     return (torch.ones_like(signal), noise) if schedule.is_flow else (signal, noise / signal)

@@ -105,7 +105,7 @@ def _job(
     if mask is not None:
         request = replace(request, mask=read_mask(mask))
     if method is None or isinstance(method, str):
-        method = methods.suited(backbone.card, method)
+        method = methods.suited(backbone.card, method, keep=bool(request.keep))
     threads = min(torch.get_num_threads(), THREADS)
     return Job(request, method, str(model), backbone.fingerprint, place, device, seed, batch_size, threads, offline)
 

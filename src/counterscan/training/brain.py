@@ -251,6 +251,7 @@ def ship(start: Path, out: Path, method: str, settings: dict[str, Any], scores: 
         config = {k: v for k, v in json.loads(path.read_text()).items() if k != "_name_or_path"}
         path.write_text(json.dumps(config, indent=2) + "\n")
     card = json.loads((out / "counterscan.json").read_text())
+    card["training"]["command"] = _ended(card["training"]["command"], start / STATE)
     card |= {"license": "Apache-2.0", "default_method": method, "method_settings": {method: settings}, "scores": scores}
     (out / "counterscan.json").write_text(json.dumps(card, indent=2) + "\n")
 
@@ -285,7 +286,9 @@ def _train(o: argparse.Namespace) -> None:
     settings = BrainSettings(steps=o.steps, batch=o.batch, rate=o.rate, twins=o.twins, seed=o.seed)
     card = json.loads((o.out / "counterscan.json").read_text())
     earlier = o.start if o.start and not (o.out / STATE).exists() else o.out
-    commands = _commands(card.get("training", {}).get("command", []), command(o), earlier / STATE)
+    commands = card["training"].get("command", [])
+    if commands[-1:] != [command(o)]:
+        commands = [*_ended(commands, earlier / STATE), command(o)]
     history: list[dict[str, float]] = []
 
     def log(row: dict[str, float]) -> None:
@@ -306,17 +309,16 @@ def _train(o: argparse.Namespace) -> None:
     train(unet, alphas.float(), pairs, settings, o.out / STATE, log=log, save=save, every=o.every)
 
 
-def _commands(before: list[str], this: str, state: Path) -> list[str]:
-    """All commands that made a model: one that was resumed once, one that did not come to its end with where it stopped."""
-    if before[-1:] == [this]:
-        return before
-    if before and state.exists():
-        from safetensors.torch import load_file
+def _ended(commands: list[str], state: Path) -> list[str]:
+    """The commands that made a model, the last with where it stopped, if it did not come to its end."""
+    if not commands or not state.exists():
+        return commands
+    from safetensors.torch import load_file
 
-        step = int(load_file(state)["step"])
-        if f"--steps {step} " not in before[-1]:
-            before = [*before[:-1], f"{before[-1]} (stopped at step {step})"]
-    return [*before, this]
+    step = int(load_file(state)["step"])
+    return (
+        commands if f"--steps {step} " in commands[-1] else [*commands[:-1], f"{commands[-1]} (stopped at step {step})"]
+    )
 
 
 def command(o: argparse.Namespace) -> str:

@@ -1,0 +1,71 @@
+"""Noise-free editing: a model that was trained on exact counterfactuals is asked about the image itself.
+
+Training by pairs (InstructPix2Pix, Brooks et al. 2023; BiomedJourney, Gu et al. 2023) shows the network the image and asks
+for its counterfactual. Here no second image goes into the network: it sees the image in the place of a noisy latent, scaled
+as at timestep ``t`` but without the noise, and ``clean`` is what it takes the image under that prompt to be. What changes
+``z`` is the difference of two such answers::
+
+    e <- guidance (clean(signal (z + e), t, target) - clean(signal z, t, source)),   from e = 0
+
+so what the network cannot hold cancels, and equal prompts change nothing. Every further pass sees what the one before left.
+All that is drawn at random is ``t``.
+
+For models that were trained so, as the built-in ones (``counterscan.training.denoiser``); others have never seen an image
+without noise at that timestep.
+
+Cost: 1 evaluation, and 1 a pass. A null edit is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from counterscan.backbones.base import Backbone
+from counterscan.diffusion import column, draw
+from counterscan.methods import Progress
+from counterscan.methods.prompts import Prompts, check_settings, ticker
+from counterscan.types import Edit
+
+
+@dataclass(frozen=True)
+class NoiseFree:
+    """``steps`` passes at a timestep drawn from a third below to a third above the share ``depth`` of the chain; ``guidance``
+    weight of the change.
+    """
+
+    steps: int = 2
+    depth: float = 0.15
+    guidance: float = 1.0
+    name: ClassVar[str] = "noise-free"
+
+    def __post_init__(self) -> None:
+        check_settings(self.name, self.steps, self.depth, self.guidance)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        backbone: Backbone,
+        image: Tensor,
+        edit: Edit,
+        *,
+        generator: torch.Generator | Sequence[torch.Generator],
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """See ``counterscan.methods.Method``."""
+        tick = ticker(progress, self.steps)
+        prompts, z = Prompts.of(backbone, edit), backbone.encode(image)
+        uniform = torch.special.ndtr(draw((len(z),), generator, 1, z.device)[0])
+        last = len(backbone.schedule) - 1
+        t = (self.depth * (2 + 2 * uniform) / 3 * last).clamp(max=last).long()
+        signal = column(backbone.schedule.coefficients(t)[0], z)
+        before = backbone.predict(signal * z, t, prompts.source).clean
+        change = torch.zeros_like(z)
+        for _ in range(self.steps):
+            change = self.guidance * (backbone.predict(signal * (z + change), t, prompts.target).clean - before)
+            tick()
+        return backbone.decode(z + change)
