@@ -124,6 +124,7 @@ def test_the_stages_make_a_model_that_opens_and_says_how_it_was_made(tmp_path: P
     stage("ship", work, "--start", out + "1", "--out", out, "--method", "flow-edit", "--settings", '{"guidance": 1.0}')
     card = counterscan.load(out).card
     assert card.training["command"] == [
+        "draw WORK --part 0 --first 20000000 --count 2",
         "train WORK --blocks 8 16 --layers 1 --steps 2 --batch 2 --rate 0.0008 --twins 0.7 --seed 0",
         "train WORK --start MODEL --steps 1 --batch 2 --rate 0.0008 --twins 0.7 --seed 0",
     ]

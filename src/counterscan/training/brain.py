@@ -86,7 +86,7 @@ class Batch:
 def draw(work: Path, part: int, first: int, count: int) -> None:
     """Draw ``count`` patients (seeds from ``first``) with at least one lesion, and their exact healthy twins.
 
-    ``pairs<part>.npy`` is uint8 (count, 2, 64, 64, 4): without, with.
+    ``pairs<part>.npy`` is uint8 (count, 2, 64, 64, 4): without, with. ``pairs<part>.txt`` is the command.
     """
     from counterscan.worlds import brain
 
@@ -96,6 +96,7 @@ def draw(work: Path, part: int, first: int, count: int) -> None:
     draft = work / f".pairs{part}.npy"
     np.save(draft, pairs)
     os.replace(draft, work / f"pairs{part}.npy")
+    (work / f"pairs{part}.txt").write_text(f"draw WORK --part {part} --first {first} --count {count}")
 
 
 def patient(seed: int) -> tuple[Any, Any]:
@@ -238,8 +239,8 @@ def _with_average(unet: nn.Module, average: dict[str, Tensor], action: Callable[
             p.copy_(trained[name])
 
 
-def ship(start: Path, out: Path, method: str, settings: dict[str, Any], scores: dict[str, Any]) -> None:
-    """Copy a pipeline folder with its weights in float16, and write into its card how to edit with it, and its scores."""
+def ship(work: Path, start: Path, out: Path, more: dict[str, Any]) -> None:
+    """Copy a pipeline folder with its weights in float16; its card tells every command, and what ``more`` tells."""
     from safetensors.torch import load_file, save_file
 
     shutil.rmtree(out, ignore_errors=True)
@@ -251,8 +252,12 @@ def ship(start: Path, out: Path, method: str, settings: dict[str, Any], scores: 
         config = {k: v for k, v in json.loads(path.read_text()).items() if k != "_name_or_path"}
         path.write_text(json.dumps(config, indent=2) + "\n")
     card = json.loads((out / "counterscan.json").read_text())
-    card["training"]["command"] = _ended(card["training"]["command"], start / STATE)
-    card |= {"license": "Apache-2.0", "default_method": method, "method_settings": {method: settings}, "scores": scores}
+    told = card["training"]
+    drawn = [path.read_text() for path in sorted(work.glob("pairs*.txt"))]
+    told["command"] = [*drawn, *_ended(told["command"], start / STATE)]
+    if more.get("note"):
+        told["note"] = more["note"]
+    card |= {"license": "Apache-2.0"} | {key: value for key, value in more.items() if key != "note"}
     (out / "counterscan.json").write_text(json.dumps(card, indent=2) + "\n")
 
 
@@ -331,8 +336,9 @@ def command(o: argparse.Namespace) -> str:
 
 
 def _ship(o: argparse.Namespace) -> None:
-    told = json.loads(o.scores.read_text()) if o.scores else {}
-    ship(o.start, o.out, o.method, json.loads(o.settings), told.get("summary", {}))
+    scores = json.loads(o.scores.read_text())["summary"] if o.scores else {}
+    chosen = {"default_method": o.method, "method_settings": {o.method: json.loads(o.settings)}}
+    ship(o.work, o.start, o.out, {**chosen, "scores": scores, "note": o.note})
 
 
 def main() -> None:
@@ -357,6 +363,7 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=240, help="seconds between checkpoints")
     parser.add_argument("--method", default="implicit-guidance", help="the card's default method")
     parser.add_argument("--settings", default="{}", help="its settings, as JSON")
+    parser.add_argument("--note", default="", help="what else the card says of the training")
     parser.add_argument("--scores", type=Path, help="benchmarks/results/brain.json")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
