@@ -7,13 +7,14 @@ as at timestep ``t`` but without the noise, and ``clean`` is what it takes the i
 
     e <- guidance (clean(signal (z + e), t, target) - clean(signal z, t, source)),   from e = 0
 
-so what the network cannot hold cancels, and equal prompts change nothing. Every further pass sees what the one before left.
-All that is drawn at random is ``t``.
+so what the network cannot hold cancels, and equal prompts change nothing. What is only taken away is seen, and gone at the
+first pass. What is added is not: where it would lie is a guess, the first answer the faint mean of all guesses, and every
+further pass makes more of what the one before drew. All that is drawn at random is ``t``.
 
 For models that were trained so, as the built-in ones (``counterscan.training.denoiser``); others have never seen an image
 without noise at that timestep.
 
-Cost: 1 evaluation, and 1 a pass. A null edit is exact.
+Cost: 1 + steps evaluations, 2 for an edit that only removes. A null edit is exact.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ from counterscan.types import Edit
 
 @dataclass(frozen=True)
 class NoiseFree:
-    """``steps`` passes at a timestep drawn from a third below to a third above the share ``depth`` of the chain; ``guidance``
-    weight of the change.
+    """``steps`` passes for what is added, at a timestep drawn from a third below to a third above the share ``depth`` of the
+    chain; ``guidance`` weight of the change.
     """
 
-    steps: int = 2
+    steps: int = 3
     depth: float = 0.15
     guidance: float = 1.0
     name: ClassVar[str] = "noise-free"
@@ -57,7 +58,8 @@ class NoiseFree:
         progress: Progress | None = None,
     ) -> Tensor:
         """See ``counterscan.methods.Method``."""
-        tick = ticker(progress, self.steps)
+        passes = 1 if edit.changes and all(change.direction == "remove" for change in edit.changes) else self.steps
+        tick = ticker(progress, passes)
         prompts, z = Prompts.of(backbone, edit), backbone.encode(image)
         uniform = torch.special.ndtr(draw((len(z),), generator, 1, z.device)[0])
         last = len(backbone.schedule) - 1
@@ -65,7 +67,7 @@ class NoiseFree:
         signal = column(backbone.schedule.coefficients(t)[0], z)
         before = backbone.predict(signal * z, t, prompts.source).clean
         change = torch.zeros_like(z)
-        for _ in range(self.steps):
+        for _ in range(passes):
             change = self.guidance * (backbone.predict(signal * (z + change), t, prompts.target).clean - before)
             tick()
         return backbone.decode(z + change)

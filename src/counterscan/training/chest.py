@@ -51,11 +51,11 @@ CREDIT = (
 # what tells the runs of a stage apart
 STEPS = ("steps", "batch", "rate", "seed", "word_steps", "freeze_words", "new_words")
 USED = {"world": STEPS, "nih": (*STEPS, "count", "small_count")}
-# how to edit with them: chosen on cases of the world by error inside against drift
+# how else to edit with them: chosen on cases of the world by error inside against drift
 FLOW_EDIT = {"steps": 7, "depth": 0.57}
 SUITED: dict[str, dict[str, dict[str, Any]]] = {
-    "chest-world": {"noise-free": {"steps": 1}, "flow-edit": {**FLOW_EDIT, "guidance": 1.25}},
-    "chest-nih": {"noise-free": {"steps": 2}, "flow-edit": {**FLOW_EDIT, "guidance": 3.0}},
+    "chest-world": {"flow-edit": {**FLOW_EDIT, "guidance": 1.25}},
+    "chest-nih": {"flow-edit": {**FLOW_EDIT, "guidance": 3.0}},
 }
 WORDS: tuple[str, ...] = (
     "left",
