@@ -224,3 +224,14 @@ class Careless:
 def test_the_checker_catches_a_careless_method(backbone: Backbone) -> None:
     with torch.random.fork_rng(), pytest.raises(AssertionError, match="same seeds gave another image"):
         check_method(Careless(), backbone, edit=EDIT)  # type: ignore[arg-type]
+
+
+def test_noise_free_leaves_findings_to_keep_out_of_its_prompts(backbone: Backbone):
+    template, image = backbone.card.template, torch.rand(1, backbone.channels, *[backbone.resolution] * 2)
+    asked = Edit(
+        f"{template}: heart, port.", f"{template}: heart, no port.", (Change("port", "remove"),), keep=("heart",)
+    )
+    plain = Edit(f"{template}: port.", f"{template}: no port.", (Change("port", "remove"),))
+    method = methods.get("noise-free")
+    answers = [method(backbone, image, edit, generator=torch.Generator().manual_seed(0)) for edit in (asked, plain)]
+    assert torch.equal(*answers)
