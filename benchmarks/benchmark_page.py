@@ -54,7 +54,15 @@ All are synthetic.
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> str:
     """The means over findings, a line a method and direction."""
-    columns = ("error_inside", "drift_outside", "drift_composited", "mask_auprc", "flip_rate", "evaluations", "seconds_per_image")
+    columns = (
+        "error_inside",
+        "drift_outside",
+        "drift_composited",
+        "mask_auprc",
+        "flip_rate",
+        "evaluations",
+        "seconds_per_image",
+    )
     lines = ["| method | direction | " + " | ".join(columns) + " |", "| --- " * (len(columns) + 2) + "|"]
     for row in means(rows):
         cells = ["" if row[c] is None else f"{row[c]:.3f}" for c in columns]
