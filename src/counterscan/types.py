@@ -29,7 +29,8 @@ class Edit:
 
     ``source`` describes the image as it is (``""`` when nothing is known), ``target`` as it should become.
     ``region`` is the name of a body region; ``mask`` a bool tensor (H, W) at the factual's own size, or ``None``.
-    ``keep`` lists findings that must stay.
+    ``keep`` lists findings that must stay; ``unkept`` is (source, target) without the words for them, ``None`` where nothing
+    is kept, or only the words tell it from what changes (one side goes, the other stays).
     """
 
     source: str
@@ -38,6 +39,7 @@ class Edit:
     region: str | None = None
     mask: Tensor | None = None
     keep: tuple[str, ...] = ()
+    unkept: tuple[str, str] | None = None
 
     @property
     def is_null(self) -> bool:

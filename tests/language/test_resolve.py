@@ -141,3 +141,24 @@ REFUSED = (
 def test_refusals(request_, why):
     with pytest.raises(WordsError, match=why):
         ask(**request_)
+
+
+def test_unkept_prompts_say_the_change_alone():
+    edit = resolve(remove="cardiomegaly", keep="pacemaker", template="chest")
+    assert (edit.source, edit.target) == ("chest: pacemaker, cardiomegaly.", "chest: pacemaker, no cardiomegaly.")
+    assert edit.unkept == ("chest: cardiomegaly.", "chest: no cardiomegaly.")
+
+
+def test_unkept_prompts_of_another_grade_never_deny_the_finding():
+    edit = resolve(instruct="worsen the effusion but keep the pacemaker", template="chest")
+    alone = resolve(instruct="worsen the effusion", template="chest")
+    assert edit.unkept == (alone.source, alone.target)
+    assert "no " not in "".join(edit.unkept)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [{"remove": "effusion"}, {"remove": "right effusion", "keep": "left effusion"}, {"source": "a", "target": "b"}],
+)
+def test_nothing_is_unkept_where_nothing_is_kept_or_only_words_tell_it_apart(words):
+    assert resolve(**words).unkept is None

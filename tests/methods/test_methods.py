@@ -228,10 +228,9 @@ def test_the_checker_catches_a_careless_method(backbone: Backbone) -> None:
 
 def test_noise_free_leaves_findings_to_keep_out_of_its_prompts(backbone: Backbone):
     template, image = backbone.card.template, torch.rand(1, backbone.channels, *[backbone.resolution] * 2)
-    asked = Edit(
-        f"{template}: heart, port.", f"{template}: heart, no port.", (Change("port", "remove"),), keep=("heart",)
-    )
     plain = Edit(f"{template}: port.", f"{template}: no port.", (Change("port", "remove"),))
+    named, words = f"{template}: heart, port.", (plain.source, plain.target)
+    asked = replace(plain, source=named, target=f"{template}: heart, no port.", keep=("heart",), unkept=words)
     method = methods.get("noise-free")
     answers = [method(backbone, image, edit, generator=torch.Generator().manual_seed(0)) for edit in (asked, plain)]
     assert torch.equal(*answers)

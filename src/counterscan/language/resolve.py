@@ -96,15 +96,10 @@ def resolve(
     request = _spell_out(request, findings)
     _refuse_contradictions(request)
     head = ", ".join(part for part in (template, context) if part)
-    before, after = _phrases(request, findings)
-    return Edit(
-        prompt(before, template=head),
-        prompt(after, template=head),
-        _changes(request),
-        where,
-        area,
-        tuple(dict.fromkeys(n.finding for n in request.keep)),
-    )
+    changes, keep = _changes(request), tuple(dict.fromkeys(n.finding for n in request.keep))
+    apart = bool(keep) and {change.finding for change in changes}.isdisjoint(keep)
+    unkept = _prompts(replace(request, keep=()), findings, head) if apart else None
+    return Edit(*_prompts(request, findings, head), changes, where, area, keep, unkept)
 
 
 def _one_way(names: bool, prompts: bool, instruct: bool) -> None:
@@ -178,6 +173,12 @@ def _refuse_contradictions(request: Request) -> None:
 def _overlap(one: Named, other: Named) -> bool:
     """True unless two different sides, or two different places, tell them apart."""
     return not any(a and b and a != b for a, b in ((one.side, other.side), (one.place, other.place)))
+
+
+def _prompts(request: Request, known: Sequence[str], head: str) -> tuple[str, str]:
+    """Source and target."""
+    before, after = _phrases(request, known)
+    return prompt(before, template=head), prompt(after, template=head)
 
 
 def _phrases(request: Request, known: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -27,13 +27,11 @@ import torch
 from torch import Tensor
 
 from counterscan.backbones.base import Backbone
-from counterscan.diffusion import add_noise, draw
 from counterscan.errors import WordsError
 from counterscan.language.phrase import phrase, prompt
 from counterscan.methods import Progress
-from counterscan.methods.ddim import downwards
-from counterscan.methods.flow_edit import FlowEdit, scale_and_level
-from counterscan.methods.prompts import Prompts, predict_each, ticker
+from counterscan.methods.flow_edit import FlowEdit
+from counterscan.methods.prompts import Prompts, predict_each
 from counterscan.types import Condition, Edit
 
 
@@ -64,24 +62,16 @@ class Factored(FlowEdit):
         keep = [finding for finding in edit.keep if finding not in {change.finding for change in edit.changes}]
         if edit.is_null or not (keep and self.keep_guidance):
             return super().__call__(backbone, image, edit, generator=generator, progress=progress)
-        schedule = backbone.schedule
-        times = schedule.timesteps(self.steps, self.depth).tolist()
-        tick = ticker(progress, len(times))
-        prompts, z = Prompts.of(backbone, edit), backbone.encode(image)
+        prompts = Prompts.of(backbone, edit)
         asked = Condition.cat([prompts.source, backbone.embed(_with_and_without(keep, backbone.card.template))])
-        change = torch.zeros_like(z)
-        for (t, below), noise in zip(downwards(times), draw(z.shape, generator, len(times), z.device), strict=True):
-            x = add_noise(z, noise, *schedule.coefficients(t))
-            scale, level = scale_and_level(schedule, t)
+
+        def difference(x: Tensor, moved: Tensor, t: int) -> Tensor:
             source, there, gone = predict_each(backbone, x, t, asked)
-            target = prompts.towards_target(backbone, x + scale * change, t, self.guidance)
-            difference = target.clean - source.clean
-            wanted, kept = _energy(difference), _energy(there.clean - gone.clean)
-            free = wanted / (wanted + self.keep_guidance * kept).clamp(min=1e-12)
-            share = 1 - scale_and_level(schedule, below)[1] / level
-            change = change + share * (free * difference - change)
-            tick()
-        return backbone.decode(z + change)
+            change = prompts.towards_target(backbone, moved, t, self.guidance).clean - source.clean
+            wanted, kept = _energy(change), _energy(there.clean - gone.clean)
+            return wanted / (wanted + self.keep_guidance * kept).clamp(min=1e-12) * change
+
+        return self._followed(backbone, image, difference, generator, progress)
 
 
 def _with_and_without(findings: Sequence[str], template: str) -> list[str]:

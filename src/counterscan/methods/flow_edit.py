@@ -21,7 +21,7 @@ Cost with k = steps * depth: 3k evaluations (2k for a null edit, which is exact,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -59,23 +59,39 @@ class FlowEdit:
         progress: Progress | None = None,
     ) -> Tensor:
         """See ``counterscan.methods.Method``."""
-        schedule = backbone.schedule
+        prompts = Prompts.of(backbone, edit)
+
+        def difference(x: Tensor, moved: Tensor, t: int) -> Tensor:
+            before = backbone.predict(x, t, prompts.source).clean
+            return prompts.towards_target(backbone, moved, t, self.guidance).clean - before
+
+        return self._followed(backbone, image, difference, generator, progress)
+
+    def _followed(
+        self,
+        backbone: Backbone,
+        image: Tensor,
+        difference: Callable[[Tensor, Tensor, int], Tensor],
+        generator: torch.Generator | Sequence[torch.Generator],
+        progress: Progress | None,
+    ) -> Tensor:
+        """The image changed as ``difference`` has it, which is asked at every level: of the noisy image, of the same moved by the
+        change so far, both (B, c, h, w), and of the timestep.
+        """
+        schedule, z = backbone.schedule, backbone.encode(image)
         times = schedule.timesteps(self.steps, self.depth).tolist()
         tick = ticker(progress, len(times))
-        prompts, z = Prompts.of(backbone, edit), backbone.encode(image)
         change = torch.zeros_like(z)
         for (t, below), noise in zip(downwards(times), draw(z.shape, generator, len(times), z.device), strict=True):
             x = add_noise(z, noise, *schedule.coefficients(t))
-            scale, level = scale_and_level(schedule, t)
-            before = backbone.predict(x, t, prompts.source)
-            after = prompts.towards_target(backbone, x + scale * change, t, self.guidance)
-            share = 1 - scale_and_level(schedule, below)[1] / level
-            change = change + share * (after.clean - before.clean - change)
+            scale, level = _scale_and_level(schedule, t)
+            share = 1 - _scale_and_level(schedule, below)[1] / level
+            change = change + share * (difference(x, x + scale * change, t) - change)
             tick()
         return backbone.decode(z + change)
 
 
-def scale_and_level(schedule: Schedule, t: int) -> tuple[Tensor, Tensor]:
+def _scale_and_level(schedule: Schedule, t: int) -> tuple[Tensor, Tensor]:
     """What the image is multiplied by at ``t``, and how much noise there is for an image that is not."""
     signal, noise = schedule.coefficients(t)
     return (torch.ones_like(signal), noise) if schedule.is_flow else (signal, noise / signal)

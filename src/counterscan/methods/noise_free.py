@@ -32,10 +32,9 @@ from torch import Tensor
 
 from counterscan.backbones.base import Backbone
 from counterscan.diffusion import column, draw
-from counterscan.language.phrase import phrase, prompt
 from counterscan.methods import Progress
 from counterscan.methods.prompts import Prompts, check_settings, ticker
-from counterscan.types import Direction, Edit
+from counterscan.types import Edit
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,8 @@ class NoiseFree:
         """See ``counterscan.methods.Method``."""
         passes = 1 if edit.changes and all(change.direction == "remove" for change in edit.changes) else self.steps
         tick = ticker(progress, passes)
-        prompts, z = Prompts.of(backbone, _changes_only(edit, backbone.card.template)), backbone.encode(image)
+        source, target = edit.unkept or (edit.source, edit.target)
+        prompts, z = Prompts.of(backbone, replace(edit, source=source, target=target)), backbone.encode(image)
         uniform = torch.special.ndtr(draw((len(z),), generator, 1, z.device)[0])
         last = len(backbone.schedule) - 1
         t = (self.depth * (2 + 2 * uniform) / 3 * last).clamp(max=last).long()
@@ -76,17 +76,3 @@ class NoiseFree:
             change = self.guidance * (backbone.predict(signal * (z + change), t, prompts.target).clean - before)
             tick()
         return backbone.decode(z + change)
-
-
-def _changes_only(edit: Edit, template: str) -> Edit:
-    """The edit with nothing but its changes in the prompts; as it is where a finding goes on one side and stays on the other."""
-    if not edit.changes or not edit.keep or edit.is_null or {change.finding for change in edit.changes} & {*edit.keep}:
-        return edit
-
-    def words(there: Direction) -> str:
-        said = [c for c in edit.changes if c.direction == there]
-        gone = dict.fromkeys(c.finding for c in edit.changes if c.finding not in {s.finding for s in said})
-        present = [phrase(c.finding, side=c.side, place=c.place, severity=c.severity) for c in said]
-        return prompt([*present, *(phrase(finding, absent=True) for finding in gone)], template=template)
-
-    return replace(edit, source=words("remove"), target=words("add"))
