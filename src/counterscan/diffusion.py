@@ -245,8 +245,13 @@ def draw(
 
     With a list, image ``i`` uses its own generator ``i``, so that a batch equals its images one by one.
     """
-    one_each = [generator] * shape[0] if isinstance(generator, torch.Generator) else list(generator)
-    if len(one_each) != shape[0]:
-        raise ValueError(f"{len(one_each)} generators for {shape[0]} images; give one, or one an image")
-    items = [torch.randn((count, *shape[1:]), generator=g) for g in one_each]
+    items = [torch.randn((count, *shape[1:]), generator=g) for g in one_each(generator, shape[0])]
     return torch.stack(items, dim=1).to(device)
+
+
+def one_each(generator: torch.Generator | Sequence[torch.Generator], images: int) -> list[torch.Generator]:
+    """A generator an image: its own, or the one of all. ``ValueError`` for a list of another length."""
+    generators = [generator] * images if isinstance(generator, torch.Generator) else list(generator)
+    if len(generators) != images:
+        raise ValueError(f"{len(generators)} generators for {images} images; give one, or one an image")
+    return generators

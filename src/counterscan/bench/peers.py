@@ -26,6 +26,7 @@ from torch import Tensor
 
 from counterscan.backbones.quiet import quiet
 from counterscan.backbones.stable_diffusion import StableDiffusion
+from counterscan.diffusion import one_each
 from counterscan.errors import WordsError
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Peer:
         self.check(backbone)
         assert isinstance(backbone, StableDiffusion)
         z = backbone.encode(image)
-        generators = [generator] * len(z) if isinstance(generator, torch.Generator) else list(generator)
+        generators = one_each(generator, len(z))
         size, out = len(z) if self.together else 1, []
         with quiet(), _counted(backbone):
             for start in range(0, len(z), size):
