@@ -35,7 +35,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from counterscan.training.autoencoder import cosine
-from counterscan.training.denoiser import CLEAN, LEAST_NOISE, change_weight
+from counterscan.training.denoiser import CLEAN, change_weight, clean_error, with_average
+from counterscan.training.shipping import copy_as_half
 
 CLASSES = ("no lesion", "lesion", "")
 HEALTHY, LESION, NOTHING = range(3)
@@ -141,18 +142,13 @@ def batch(pairs: NDArray[np.uint8], settings: BrainSettings, rng: np.random.Gene
 
 
 def loss(unet: Callable[..., Any], made: Batch, noise: Tensor, alphas_cumprod: Tensor) -> Tensor:
-    """The error of the clean image in units of the noise: for images that stay the v-prediction error itself.
-
-    Towards a twin the v that is asked for grows without bound as the noise falls, so there it counts as ``LEAST_NOISE`` at
-    least.
-    """
+    """The error of the clean image in units of the noise, weighed as that of the chest models (``denoiser.loss``)."""
     t = (made.share * len(alphas_cumprod)).long().clamp(max=len(alphas_cumprod) - 1)
     s, n = (a[t].sqrt().view(-1, 1, 1, 1) for a in (alphas_cumprod, 1 - alphas_cumprod))
     noisy = s * made.clean + n * noise * ~made.still.view(-1, 1, 1, 1)
     v = unet(noisy, t, class_labels=made.classes, return_dict=False)[0]
-    stays = (made.clean == made.target).flatten(1).all(1).view(-1, 1, 1, 1)
-    scale = torch.where(stays, n.clamp(min=0.02), n.clamp(min=LEAST_NOISE))
-    return (((s * noisy - n * v - made.target) / scale).square() * made.weight).mean()
+    stays = (made.clean == made.target).flatten(1).all(1)
+    return clean_error(s * noisy - n * v, made.target, stays, n, made.weight)
 
 
 def train(
@@ -196,7 +192,7 @@ def train(
             log({"step": step + 1, "loss": running, "cpu_seconds_per_step": pace})
         if time.monotonic() - saved > every or step + 1 == settings.steps:
             _keep(state, unet, average, optimiser, step + 1)
-            _with_average(unet, average, save)
+            with_average(unet, average, lambda: save(unet))
             saved = time.monotonic()
 
 
@@ -228,29 +224,9 @@ def _restore(state: Path, unet: nn.Module, average: dict[str, Tensor], optimiser
     return step
 
 
-def _with_average(unet: nn.Module, average: dict[str, Tensor], action: Callable[[nn.Module], None]) -> None:
-    """Run ``action`` while the network holds the averaged weights, then put the trained ones back."""
-    trained = {name: p.detach().clone() for name, p in unet.named_parameters()}
-    with torch.no_grad():
-        for name, p in unet.named_parameters():
-            p.copy_(average[name])
-        action(unet)
-        for name, p in unet.named_parameters():
-            p.copy_(trained[name])
-
-
 def ship(work: Path, start: Path, out: Path, more: dict[str, Any]) -> None:
     """Copy a pipeline folder with its weights in float16; its card tells every command, and what ``more`` tells."""
-    from safetensors.torch import load_file, save_file
-
-    shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(start, out, ignore=shutil.ignore_patterns("*state.safetensors", ".*"))
-    for path in out.rglob("*.safetensors"):
-        halves = {name: value.half().contiguous() for name, value in load_file(path).items()}
-        save_file(halves, path, metadata={"format": "pt"})
-    for path in out.rglob("config.json"):  # where it was trained is nobody's business
-        config = {k: v for k, v in json.loads(path.read_text()).items() if k != "_name_or_path"}
-        path.write_text(json.dumps(config, indent=2) + "\n")
+    copy_as_half(start, out)
     card = json.loads((out / "counterscan.json").read_text())
     told = card["training"]
     drawn = [path.read_text() for path in sorted(work.glob("pairs*.txt"))]

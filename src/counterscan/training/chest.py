@@ -42,6 +42,7 @@ from counterscan.training.radiographs import (
     nih_table,
     paste,
 )
+from counterscan.training.shipping import copy_as_half
 from counterscan.training.world_set import WORLD_TEMPLATE, draw, world_rows
 
 CREDIT = (
@@ -137,16 +138,7 @@ def train(
 
 def ship(start: Path, out: Path) -> None:
     """Copy a pipeline folder with its weights in float16: half the size, and read back as float32."""
-    from safetensors.torch import load_file, save_file
-
-    shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(start, out)
-    for path in out.rglob("*.safetensors"):
-        tensors = {name: value.half().contiguous() for name, value in load_file(path).items()}
-        save_file(tensors, path, metadata={"format": "pt"})
-    for path in out.rglob("config.json"):  # where it was trained is nobody's business
-        config = {k: v for k, v in json.loads(path.read_text()).items() if k != "_name_or_path"}
-        path.write_text(json.dumps(config, indent=2) + "\n")
+    copy_as_half(start, out)
     card = json.loads((out / "counterscan.json").read_text())
     card |= {"license": "Apache-2.0", "default_method": "noise-free", "method_settings": SUITED[card["name"]]}
     (out / "counterscan.json").write_text(json.dumps(card, indent=2) + "\n")

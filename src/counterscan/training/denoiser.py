@@ -10,14 +10,16 @@ prompt said (share of the change made: 0.73 under the image's own caption, 0.78 
 
 Most counterfactual samples show the image WITHOUT noise, at the times where the network would expect a little: the question
 "what would this be" is then all that there is to learn. Of the loss with noise, more than half was noise that nobody can
-predict, and 1 000 steps that halved it taught next to nothing about edits.
+predict, and 1 000 steps that halved it taught next to nothing about edits. Some of them show it PART OF THE WAY to its twin
+(inversion by direct iteration, Delbracio and Milanfar, 2023): so a second pass finishes what the first left faint, makes up
+its mind where the first drew the mean of all places, and stops where enough was drawn.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -48,7 +50,8 @@ class DenoiserSettings:
     what goes away: half the cost of a step for many times the gradient of what is small. Removals only, because where
     something is to be ADDED a crop cannot tell.
 
-    ``clean`` is the share of counterfactual samples that show the image without any noise, at the low times :data:`CLEAN`.
+    ``clean`` is the share of counterfactual samples that show the image without any noise, at the low times :data:`CLEAN`;
+    ``partway`` is the share of these that show it blended with its twin, as far as chance has it.
     ``edits`` are their captions: mostly the one finding in question, as an edit has it.
     """
 
@@ -62,10 +65,11 @@ class DenoiserSettings:
     word_steps: int = 0
     word_weight: float = 1.0
     seed: int = 0
-    twins: float = 0.9
-    keep: float = 0.35
-    crops: float = 0.55
+    twins: float = 0.8
+    keep: float = 0.4
+    crops: float = 0.5
     clean: float = 0.85
+    partway: float = 0.5
     captions: CaptionSettings = field(default_factory=CaptionSettings)
     edits: CaptionSettings = field(default_factory=lambda: CaptionSettings(full=0.25))
 
@@ -219,6 +223,13 @@ def times(batch: Batch, settings: DenoiserSettings, steps: int, generator: torch
     return (u * steps).long().clamp(max=steps - 1), clean
 
 
+def part_of_the_way(batch: Batch, clean: Tensor, settings: DenoiserSettings, generator: torch.Generator) -> Batch:
+    """The batch with some of its ``clean`` samples (bool (B,)) changed part of the way towards what is asked for."""
+    share, chance = torch.rand(2, len(clean), generator=generator)
+    done = share * (clean & (chance < settings.partway))
+    return replace(batch, z=batch.z.lerp(batch.target, done.view(-1, 1, 1, 1)))
+
+
 def loss(unet: Any, context: Tensor, batch: Batch, t: Tensor, noise: Tensor, signal: Tensor) -> Tensor:
     """The error of the clean image in units of the noise: for plain samples the v-prediction error itself.
 
@@ -228,9 +239,15 @@ def loss(unet: Any, context: Tensor, batch: Batch, t: Tensor, noise: Tensor, sig
     s, n = signal.view(-1, 1, 1, 1), (1 - signal**2).sqrt().view(-1, 1, 1, 1)
     noisy = s * batch.z + n * noise
     v = unet(noisy, t, encoder_hidden_states=context, return_dict=False)[0].float()
-    clean = s * noisy - n * v
-    scale = torch.where(batch.plain.view(-1, 1, 1, 1), n.clamp(min=0.02), n.clamp(min=LEAST_NOISE))
-    return (((clean - batch.target) / scale).square() * batch.weight).mean()
+    return clean_error(s * noisy - n * v, batch.target, batch.plain, n, batch.weight)
+
+
+def clean_error(clean: Tensor, target: Tensor, plain: Tensor, noise: Tensor, weight: Tensor) -> Tensor:
+    """The weighted mean square of ``clean - target`` (B, C, h, w) in units of ``noise`` (B, 1, 1, 1), which counts as
+    :data:`LEAST_NOISE` at least where a sample is asked for its twin, not ``plain`` (B,).
+    """
+    scale = torch.where(plain.view(-1, 1, 1, 1), noise.clamp(min=0.02), noise.clamp(min=LEAST_NOISE))
+    return (((clean - target) / scale).square() * weight).mean()
 
 
 def train(
@@ -268,6 +285,7 @@ def train(
         batch = draw_crops(corpus, pairs, settings, rng) if cut else draw(corpus, settings, rng)
         ids, mask = tokens_of(tokenizer, batch.captions)
         t, clean = times(batch, settings, len(alphas_cumprod), generator)
+        batch = part_of_the_way(batch, clean, settings, generator)
         noise = torch.randn(batch.z.shape, generator=generator) * ~clean.view(-1, 1, 1, 1)
         with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16):
             context = text_encoder(ids, attention_mask=mask)[0]
@@ -285,10 +303,10 @@ def train(
             pace = (step + 1) / (time.monotonic() - start)
             log({"step": step + 1, "loss": running[False], "crop_loss": running[True], "steps_per_second": pace})
         if (step + 1) % every == 0 or step + 1 == settings.steps:
-            _with_average(parts, average, lambda: save(unet, text_encoder))
+            with_average(parts, average, lambda: save(unet, text_encoder))
 
 
-def _with_average(parts: nn.Module, average: dict[str, Tensor], action: Callable[[], None]) -> None:
+def with_average(parts: nn.Module, average: dict[str, Tensor], action: Callable[[], None]) -> None:
     """Run ``action`` while the modules hold the averaged weights, then put the trained ones back."""
     trained = {name: p.detach().clone() for name, p in parts.named_parameters()}
     with torch.no_grad():
