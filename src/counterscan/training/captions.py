@@ -27,8 +27,9 @@ class Row:
 
     def group_denied(self, before: Iterable[str]) -> bool:
         """Whether "no support devices" tells this image from one that has the findings ``before``."""
-        names = {name for name, *_ in self.present}
-        return names.isdisjoint(DEVICES) and not set(before).isdisjoint(DEVICES) and set(before) - set(DEVICES) == names
+        names, before = {name for name, *_ in self.present}, set(before)
+        devices = {"support devices", *DEVICES}
+        return names.isdisjoint(devices) and not before.isdisjoint(DEVICES) and before - {*DEVICES} == names
 
 
 @dataclass(frozen=True)

@@ -35,12 +35,12 @@ from counterscan.training.captions import DEVICES, Row, vocabulary
 from counterscan.training.radiographs import (
     NIH_NAMES,
     NIH_TEMPLATE,
-    PASTED,
     TB_TEMPLATE,
     nih_images,
     nih_row,
     nih_table,
     paste,
+    room,
 )
 from counterscan.training.shipping import copy_as_half
 from counterscan.training.world_set import WORLD_TEMPLATE, draw, world_rows
@@ -312,7 +312,7 @@ def _nih(o: argparse.Namespace) -> None:
     tb = nih_images(o.tb, other)
     small = [fact for fact in nih_table(o.nih_small, "train") if fact.get("in_nih_cxr_512") != "1"]
     small = [small[i] for i in np.random.default_rng(o.seed).permutation(len(small))[: o.small_count]]
-    base = [(a, r) for a, r in zip(images, rows, strict=True) if not {n for n, *_ in r.present} & set(PASTED)]
+    base = [(a, r) for a, r in zip(images, rows, strict=True) if room(r)]
     base += list(zip(tb, tb_rows, strict=True))
     pasted, pasted_rows = paste(o.work, np.stack([a for a, _ in base]), [r for _, r in base], o.count, o.seed)
     world, world_patients = world_rows(o.work, 0)

@@ -36,8 +36,12 @@ NIH_NAMES = {
         "Pneumothorax",
     )
 }
-# no effusion: laid over another chest it looks like none
-PASTED = (*DEVICES, *DEVICES, "consolidation", "lung nodule", "atelectasis")
+# the finding that is said -> what is laid over; no effusion: over another chest it looks like none
+PASTED = {
+    **{name: name for name in (*DEVICES, "consolidation", "lung nodule", "atelectasis")},
+    **dict.fromkeys(("pneumonia", "infiltration"), "consolidation"),
+}
+ALIKE = frozenset(("support devices", *DEVICES)), frozenset((*PASTED, "mass")) - {*DEVICES}
 
 
 def nih_table(folder: Path, split: str) -> list[dict[str, str]]:
@@ -74,6 +78,15 @@ def nih_images(folder: Path, table: Sequence[dict[str, str]], size: int = 256) -
     return out
 
 
+def room(row: Row) -> list[str]:
+    """The findings of :data:`PASTED` that may be laid over the image: nothing like them is there.
+
+    The target would still show the real one, and teach to leave real ones alone.
+    """
+    there = {name for name, *_ in row.present}
+    return [name for name in PASTED if not any(name in alike and there & alike for alike in ALIKE)]
+
+
 def paste(
     work: Path, images: NDArray[np.uint8], rows: Sequence[Row], count: int, seed: int
 ) -> tuple[NDArray[np.uint8], list[Row]]:
@@ -88,14 +101,17 @@ def paste(
     for k in range(count):
         i = int(rng.integers(len(images)))
         x, row = images[i].astype(np.float32), rows[i]
-        names = [name for name in PASTED if all(name != n for n, *_ in row.present)]
-        chosen = [str(n) for n in rng.choice(names, int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15])), replace=False)]
-        for name in dict.fromkeys(chosen):
-            with_, without, fact = library[name][int(rng.integers(len(library[name])))]
+        names = room(row)
+        often = np.array([2.0 if name in DEVICES else 1.0 for name in names])
+        several = min(int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15])), len(names))
+        for name in map(str, rng.choice(names, several, replace=False, p=often / often.sum())):
+            with_, without, fact = library[PASTED[name]][int(rng.integers(len(library[PASTED[name]])))]
             change = np.load(work / f"world{with_[0]}.npy", mmap_mode="r")
             delta = change[with_[1]].astype(np.float32) - change[without[1]]
             x = x + rng.uniform(0.75, 1.15) * np.where(np.abs(delta) > 2, delta, 0)
-            row = replace(row, present=(*row.present, fact), absent=tuple(n for n in row.absent if n != name))
+            row = replace(
+                row, present=(*row.present, (name, *fact[1:])), absent=tuple(n for n in row.absent if n != name)
+            )
         out[2 * k], out[2 * k + 1] = np.clip(x + 0.5, 0, 255).astype(np.uint8), images[i]
         told += [row, rows[i]]
     return out, told
@@ -103,7 +119,7 @@ def paste(
 
 def _differences(work: Path) -> dict[str, list[tuple[tuple[int, int], tuple[int, int], Fact]]]:
     """Finding -> (part, row) of an image with it, of its twin without it, and the finding's attributes."""
-    out: dict[str, list[tuple[tuple[int, int], tuple[int, int], Fact]]] = {name: [] for name in PASTED}
+    out: dict[str, list[tuple[tuple[int, int], tuple[int, int], Fact]]] = {name: [] for name in PASTED.values()}
     for path in sorted(work.glob("world?.json")):
         part = int(path.stem[5:])
         rows, patients = world_rows(work, part)
