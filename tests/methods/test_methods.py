@@ -234,3 +234,15 @@ def test_noise_free_leaves_findings_to_keep_out_of_its_prompts(backbone: Backbon
     method = methods.get("noise-free")
     answers = [method(backbone, image, edit, generator=torch.Generator().manual_seed(0)) for edit in (asked, plain)]
     assert torch.equal(*answers)
+
+
+@pytest.mark.parametrize(("finding", "crosses"), [("pleural effusion", False), ("pacemaker", True)])
+def test_noise_free_keeps_to_the_side_that_is_named(backbone: Backbone, monkeypatch, finding: str, crosses: bool):
+    monkeypatch.setattr(backbone, "decode", lambda z: z, raising=False)
+    image = torch.rand(1, backbone.channels, *[backbone.resolution] * 2)
+    edit = Edit("a", "b", (Change(finding, "add", "left"),))
+    change = methods.get("noise-free")(backbone, image, edit, generator=torch.Generator().manual_seed(0))
+    change = (change - backbone.encode(image)).abs()
+    right, left = change.tensor_split(2, dim=-1)  # the patient's right is on the left
+    assert left.max() > 0
+    assert bool(right.max() > 0) == crosses

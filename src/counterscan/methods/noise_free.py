@@ -11,6 +11,10 @@ so what the network cannot hold cancels, and equal prompts change nothing. What 
 first pass. What is added is not: where it would lie is a guess, the first answer the faint mean of all guesses, and every
 further pass makes more of what the one before drew. All that is drawn at random is ``t``.
 
+A change that names a side keeps to it: to the half of the image where the patient's side lies, as radiographs and axial
+slices are hung. From the words alone the built-in chest models drew the faint mean of both. A device may cross over, as its
+leads do, but only at the last pass.
+
 Such a model leaves alone what is not asked for, and the fewer words the better: findings to keep are left out of the prompts
 (of six images with a large heart and a tracheal tube, four kept it where the prompts named it, all where they did not:
 benchmarks/keep.py).
@@ -32,6 +36,7 @@ from torch import Tensor
 
 from counterscan.backbones.base import Backbone
 from counterscan.diffusion import column, draw
+from counterscan.language.vocabulary import DEVICES
 from counterscan.methods import Progress
 from counterscan.methods.prompts import Prompts, check_settings, ticker
 from counterscan.types import Edit
@@ -72,7 +77,19 @@ class NoiseFree:
         signal = column(backbone.schedule.coefficients(t)[0], z)
         before = backbone.predict(signal * z, t, prompts.source).clean
         change = torch.zeros_like(z)
-        for _ in range(passes):
+        begin, end = _where(edit, z)
+        for k in range(passes):
             change = self.guidance * (backbone.predict(signal * (z + change), t, prompts.target).clean - before)
+            change *= end if k == passes - 1 else begin
             tick()
         return backbone.decode(z + change)
+
+
+def _where(edit: Edit, z: Tensor) -> tuple[Tensor | float, Tensor | float]:
+    """1 where ``z`` (B, C, h, w) may change and 0 elsewhere, (1, 1, 1, w): until the last pass, and at the last."""
+    sides = {change.side for change in edit.changes}
+    if sides not in ({"left"}, {"right"}):
+        return 1.0, 1.0
+    right = torch.arange(z.shape[-1], device=z.device) < z.shape[-1] // 2
+    half = (right if sides == {"right"} else ~right).to(z).view(1, 1, 1, -1)
+    return half, 1.0 if {change.finding for change in edit.changes} & {*DEVICES} else half

@@ -10,9 +10,10 @@ prompt said (share of the change made: 0.73 under the image's own caption, 0.78 
 
 Most counterfactual samples show the image WITHOUT noise, at the times where the network would expect a little: the question
 "what would this be" is then all that there is to learn. Of the loss with noise, more than half was noise that nobody can
-predict, and 1 000 steps that halved it taught next to nothing about edits. Some of them show it PART OF THE WAY to its twin
-(inversion by direct iteration, Delbracio and Milanfar, 2023): so a second pass finishes what the first left faint, makes up
-its mind where the first drew the mean of all places, and stops where enough was drawn.
+predict, and 1 000 steps that halved it taught next to nothing about edits.
+
+Some of these show it PART OF THE WAY to its twin (as inversion by direct iteration does, Delbracio and Milanfar, 2023): a
+second pass can then finish what the first left faint, and make up its mind where the first drew the mean of all places.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ class DenoiserSettings:
     something is to be ADDED a crop cannot tell.
 
     ``clean`` is the share of counterfactual samples that show the image without any noise, at the low times :data:`CLEAN`;
-    ``partway`` is the share of these that show it blended with its twin, as far as chance has it.
-    ``edits`` are their captions: mostly the one finding in question, as an edit has it.
+    ``partway`` is the share of these that show it blended with its twin.
+    ``edits`` are their captions: mostly the one finding in question, as an edit has it, with its side and place.
     """
 
     steps: int = 3000
@@ -65,13 +66,15 @@ class DenoiserSettings:
     word_steps: int = 0
     word_weight: float = 1.0
     seed: int = 0
-    twins: float = 0.8
-    keep: float = 0.4
-    crops: float = 0.5
+    twins: float = 0.9
+    keep: float = 0.35
+    crops: float = 0.55
     clean: float = 0.85
-    partway: float = 0.5
+    partway: float = 0.25
     captions: CaptionSettings = field(default_factory=CaptionSettings)
-    edits: CaptionSettings = field(default_factory=lambda: CaptionSettings(full=0.25))
+    edits: CaptionSettings = field(
+        default_factory=lambda: CaptionSettings(full=0.15, side=0.95, place=0.9, severity=0.8)
+    )
 
 
 @dataclass(frozen=True)
@@ -181,12 +184,12 @@ def relatives(corpus: Corpus, i: int) -> list[int]:
 
 def twin(corpus: Corpus, i: int, rng: np.random.Generator) -> int:
     """Another image of the same patient: one that differs in :data:`HARD` findings three times as often, one that has more
-    findings four times as often, as only whole images can teach to add, and one that differs in several a quarter as often.
+    findings eight times as often, as only whole images can teach to add, and one that differs in several a quarter as often.
     """
     twins = relatives(corpus, i)
     differ = [set(corpus.rows[i].present) ^ set(corpus.rows[j].present) for j in twins]
     weight = np.array([max((3.0 if fact[0] in HARD else 1.0 for fact in facts), default=1.0) for facts in differ])
-    weight *= [4.0 if set(corpus.rows[j].present) > set(corpus.rows[i].present) else 1.0 for j in twins]
+    weight *= [8.0 if set(corpus.rows[j].present) > set(corpus.rows[i].present) else 1.0 for j in twins]
     weight *= [0.25 if len(facts) > 1 else 1.0 for facts in differ]
     return int(rng.choice(twins, p=weight / weight.sum()))
 
