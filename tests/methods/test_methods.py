@@ -246,3 +246,18 @@ def test_noise_free_keeps_to_the_side_that_is_named(backbone: Backbone, monkeypa
     right, left = change.tensor_split(2, dim=-1)  # the patient's right is on the left
     assert left.max() > 0
     assert bool(right.max() > 0) == crosses
+
+
+def test_noise_free_gives_each_added_finding_its_passes(backbone: Backbone):
+    method = methods.get("noise-free", steps={"pleural effusion": 2, "pacemaker": 5})
+    add = {name: Change(name, "add") for name in ("pleural effusion", "pacemaker", "mass")}
+    asked = [(add["pleural effusion"],), (add["pleural effusion"], add["pacemaker"]), (add["mass"],), ()]
+    cost = []
+    for changes in [*asked, (Change("pacemaker", "remove"),)]:
+        before = backbone.evaluations
+        image = torch.rand(1, backbone.channels, *[backbone.resolution] * 2)
+        method(backbone, image, Edit("a", "b", changes), generator=torch.Generator().manual_seed(0))
+        cost.append(backbone.evaluations - before)
+    assert cost == [3, 6, 4, 4, 2]
+    with pytest.raises(WordsError, match="steps must be a whole number"):
+        methods.get("noise-free", steps={"mass": 0})

@@ -67,9 +67,10 @@ def pairs(
         what = having.findings[finding]
         said = phrase(finding) if direction == "remove" else module.words(finding, what)
         present, absent = (prompt([words], template=template) for words in (said, phrase(finding, absent=True)))
-        change = Change(finding, direction, getattr(what, "side", None), getattr(what, "place", None))
         if direction == "remove":
+            change = Change(finding, direction)
             out.append(Pair(having.image, without.image, mask, Edit(present, absent, (change,)), number))
         else:
+            change = Change(finding, direction, getattr(what, "side", None), getattr(what, "place", None))
             out.append(Pair(without.image, having.image, mask, Edit(absent, present, (change,)), number))
     return out

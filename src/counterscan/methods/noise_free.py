@@ -9,11 +9,12 @@ as at timestep ``t`` but without the noise, and ``clean`` is what it takes the i
 
 so what the network cannot hold cancels, and equal prompts change nothing. What is only taken away is seen, and gone at the
 first pass. What is added is not: where it would lie is a guess, the first answer the faint mean of all guesses, and every
-further pass makes more of what the one before drew. All that is drawn at random is ``t``.
+further pass makes more of what the one before drew: of a device too little at first, of what fills the lungs soon too much, so
+a model's card may give each finding its number (benchmarks/passes.py). All that is drawn at random is ``t``.
 
 A change that names a side keeps to it: to the half of the image where the patient's side lies, as radiographs and axial
-slices are hung. From the words alone the built-in chest models drew the faint mean of both. A device may cross over, as its
-leads do, but only at the last pass.
+slices are hung; up to the last pass also to the height of the zone it names. From the words alone the built-in chest models
+drew the faint mean of all. At the last pass a device may cross over, as its leads do.
 
 Such a model leaves alone what is not asked for, and the fewer words the better: findings to keep are left out of the prompts
 (of six images with a large heart and a tracheal tube, four kept it where the prompts named it, all where they did not:
@@ -27,7 +28,7 @@ Cost: 1 + steps evaluations, 2 for an edit that only removes. A null edit is exa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -41,20 +42,24 @@ from counterscan.methods import Progress
 from counterscan.methods.prompts import Prompts, check_settings, ticker
 from counterscan.types import Edit
 
+PLACES = {"upper": (0.1, 0.44), "middle": (0.33, 0.58), "lower": (0.46, 0.95)}  # of the height of a chest radiograph
+STEPS = 3
+
 
 @dataclass(frozen=True)
 class NoiseFree:
-    """``steps`` passes for what is added, at a timestep drawn from a third below to a third above the share ``depth`` of the
-    chain; ``guidance`` weight of the change.
+    """``steps`` passes for what is added, or that of each finding (others: :data:`STEPS`), at a timestep drawn from a third
+    below to a third above the share ``depth`` of the chain; ``guidance`` weight of the change.
     """
 
-    steps: int = 3
+    steps: int | Mapping[str, int] = STEPS
     depth: float = 0.15
     guidance: float = 1.0
     name: ClassVar[str] = "noise-free"
 
     def __post_init__(self) -> None:
-        check_settings(self.name, self.steps, self.depth, self.guidance)
+        for steps in self.steps.values() if isinstance(self.steps, Mapping) else [self.steps]:
+            check_settings(self.name, steps, self.depth, self.guidance)
 
     @torch.no_grad()
     def __call__(
@@ -67,7 +72,7 @@ class NoiseFree:
         progress: Progress | None = None,
     ) -> Tensor:
         """See ``counterscan.methods.Method``."""
-        passes = 1 if edit.changes and all(change.direction == "remove" for change in edit.changes) else self.steps
+        passes = self._passes(edit)
         tick = ticker(progress, passes)
         source, target = edit.unkept or (edit.source, edit.target)
         prompts, z = Prompts.of(backbone, replace(edit, source=source, target=target)), backbone.encode(image)
@@ -84,12 +89,22 @@ class NoiseFree:
             tick()
         return backbone.decode(z + change)
 
+    def _passes(self, edit: Edit) -> int:
+        added = [change.finding for change in edit.changes if change.direction == "add"]
+        if edit.changes and not added:
+            return 1
+        if isinstance(self.steps, Mapping):
+            return max((self.steps.get(finding, STEPS) for finding in added), default=STEPS)
+        return self.steps
 
-def _where(edit: Edit, z: Tensor) -> tuple[Tensor | float, Tensor | float]:
-    """1 where ``z`` (B, C, h, w) may change and 0 elsewhere, (1, 1, 1, w): until the last pass, and at the last."""
-    sides = {change.side for change in edit.changes}
-    if sides not in ({"left"}, {"right"}):
-        return 1.0, 1.0
-    right = torch.arange(z.shape[-1], device=z.device) < z.shape[-1] // 2
-    half = (right if sides == {"right"} else ~right).to(z).view(1, 1, 1, -1)
-    return half, 1.0 if {change.finding for change in edit.changes} & {*DEVICES} else half
+
+def _where(edit: Edit, z: Tensor) -> tuple[Tensor, Tensor]:
+    """1 where ``z`` (B, C, h, w) may change and 0 elsewhere, (1, 1, h, w): until the last pass, and at the last."""
+    sides, places = ({getattr(change, what) for change in edit.changes} for what in ("side", "place"))
+    y, x = (torch.linspace(0, 1, n, device=z.device) for n in z.shape[-2:])
+    side = {frozenset({"left"}): x >= 0.5, frozenset({"right"}): x < 0.5}.get(frozenset(sides), x >= 0)
+    top, bottom = PLACES.get(places.pop() or "", (0.0, 1.0)) if len(places) == 1 else (0.0, 1.0)
+    half = side.to(z).expand(1, 1, len(y), -1)
+    band = ((y >= top) & (y <= bottom)).to(z).view(1, 1, -1, 1)
+    crosses = {change.finding for change in edit.changes} & {*DEVICES}
+    return half * band, torch.ones_like(half) if crosses else half
