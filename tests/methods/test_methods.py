@@ -249,15 +249,15 @@ def test_noise_free_keeps_to_the_side_that_is_named(backbone: Backbone, monkeypa
 
 
 def test_noise_free_gives_each_added_finding_its_passes(backbone: Backbone):
-    method = methods.get("noise-free", steps={"pleural effusion": 2, "pacemaker": 5})
+    method = methods.get("noise-free", steps={"pleural effusion": 2, "pacemaker": 5}, removal_steps={"pacemaker": 2})
     add = {name: Change(name, "add") for name in ("pleural effusion", "pacemaker", "mass")}
     asked = [(add["pleural effusion"],), (add["pleural effusion"], add["pacemaker"]), (add["mass"],), ()]
     cost = []
-    for changes in [*asked, (Change("pacemaker", "remove"),)]:
+    for changes in [*asked, (Change("pacemaker", "remove"),), (Change("mass", "remove"),)]:
         before = backbone.evaluations
         image = torch.rand(1, backbone.channels, *[backbone.resolution] * 2)
         method(backbone, image, Edit("a", "b", changes), generator=torch.Generator().manual_seed(0))
         cost.append(backbone.evaluations - before)
-    assert cost == [3, 6, 4, 4, 2]
+    assert cost == [3, 6, 4, 4, 3, 2]
     with pytest.raises(WordsError, match="steps must be a whole number"):
         methods.get("noise-free", steps={"mass": 0})

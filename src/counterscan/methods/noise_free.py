@@ -7,9 +7,9 @@ as at timestep ``t`` but without the noise, and ``clean`` is what it takes the i
 
     e <- guidance (clean(signal (z + e), t, target) - clean(signal z, t, source)),   from e = 0
 
-so what the network cannot hold cancels, and equal prompts change nothing. What is only taken away is seen, and gone at the
-first pass. What is added is not: where it would lie is a guess, the first answer the faint mean of all guesses, and every
-further pass makes more of what the one before drew: of a device too little at first, of what fills the lungs soon too much, so
+so what the network cannot hold cancels, and equal prompts change nothing. What is only taken away is seen, and mostly gone at
+the first pass. What is added is not: where it would lie is a guess, the first answer the faint mean of all guesses, and every
+further pass makes more of what the one before drew: of a device too little at first, of what fills the lungs soon too much. So
 a model's card may give each finding its number (benchmarks/passes.py). All that is drawn at random is ``t``.
 
 A change that names a side keeps to it: to the half of the image where the patient's side lies, as radiographs and axial
@@ -23,7 +23,7 @@ benchmarks/keep.py).
 For models that were trained so, as the built-in ones (``counterscan.training.denoiser``); others have never seen an image
 without noise at that timestep.
 
-Cost: 1 + steps evaluations, 2 for an edit that only removes. A null edit is exact.
+Cost: 1 + steps evaluations, or 1 + removal_steps for an edit that only removes. A null edit is exact.
 """
 
 from __future__ import annotations
@@ -48,18 +48,21 @@ STEPS = 3
 
 @dataclass(frozen=True)
 class NoiseFree:
-    """``steps`` passes for what is added, or that of each finding (others: :data:`STEPS`), at a timestep drawn from a third
-    below to a third above the share ``depth`` of the chain; ``guidance`` weight of the change.
+    """``steps`` passes for what is added, ``removal_steps`` where something is only removed: one number, or one of each finding
+    (others: :data:`STEPS` and 1). The timestep is drawn from a third below to a third above the share ``depth`` of the
+    chain; ``guidance`` is the weight of the change.
     """
 
     steps: int | Mapping[str, int] = STEPS
+    removal_steps: int | Mapping[str, int] = 1
     depth: float = 0.15
     guidance: float = 1.0
     name: ClassVar[str] = "noise-free"
 
     def __post_init__(self) -> None:
-        for steps in self.steps.values() if isinstance(self.steps, Mapping) else [self.steps]:
-            check_settings(self.name, steps, self.depth, self.guidance)
+        for asked in (self.steps, self.removal_steps):
+            for steps in asked.values() if isinstance(asked, Mapping) else [asked]:
+                check_settings(self.name, steps, self.depth, self.guidance)
 
     @torch.no_grad()
     def __call__(
@@ -90,12 +93,13 @@ class NoiseFree:
         return backbone.decode(z + change)
 
     def _passes(self, edit: Edit) -> int:
-        added = [change.finding for change in edit.changes if change.direction == "add"]
-        if edit.changes and not added:
-            return 1
-        if isinstance(self.steps, Mapping):
-            return max((self.steps.get(finding, STEPS) for finding in added), default=STEPS)
-        return self.steps
+        """Those of the finding that needs most; an edit by prompts alone counts as an addition."""
+        removed, added = ([c.finding for c in edit.changes if c.direction == way] for way in ("remove", "add"))
+        only_removed = bool(removed) and not added
+        steps, usual = (self.removal_steps, 1) if only_removed else (self.steps, STEPS)
+        if isinstance(steps, Mapping):
+            return max((steps.get(finding, usual) for finding in (removed if only_removed else added)), default=usual)
+        return steps
 
 
 def _where(edit: Edit, z: Tensor) -> tuple[Tensor, Tensor]:
