@@ -30,7 +30,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)
-	$(BIN)/counterscan bench -n 16 -o benchmarks/results/bench
+	$(BIN)/counterscan bench -n 32 -o benchmarks/results/bench
 
 docs: $(STAMP)
 	$(PIP) install -q --no-build-isolation -e ".[docs]"

@@ -1,6 +1,6 @@
 """docs/benchmark.md from the results of ``counterscan bench``, with the command that made them.
 
-    counterscan bench --model chest-world -n 16 -o benchmarks/results/bench
+    counterscan bench --model chest-world -n 32 -o benchmarks/results/bench
     python benchmarks/benchmark_page.py benchmarks/results/bench
 
 The folder keeps its ``results.md`` and ``run.json``; the sheets that the page shows go to docs/figures.
