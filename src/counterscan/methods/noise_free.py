@@ -43,17 +43,16 @@ from counterscan.methods.prompts import Prompts, check_settings, ticker
 from counterscan.types import Edit
 
 PLACES = {"upper": (0.1, 0.44), "middle": (0.33, 0.58), "lower": (0.46, 0.95)}  # of the height of a chest radiograph
-STEPS = 3
 
 
 @dataclass(frozen=True)
 class NoiseFree:
     """``steps`` passes for what is added, ``removal_steps`` where something is only removed: one number, or one of each finding
-    (others: :data:`STEPS` and 1). The timestep is drawn from a third below to a third above the share ``depth`` of the
+    (others: 3 and 1). The timestep is drawn from a third below to a third above the share ``depth`` of the
     chain; ``guidance`` is the weight of the change.
     """
 
-    steps: int | Mapping[str, int] = STEPS
+    steps: int | Mapping[str, int] = 3
     removal_steps: int | Mapping[str, int] = 1
     depth: float = 0.15
     guidance: float = 1.0
@@ -96,7 +95,7 @@ class NoiseFree:
         """Those of the finding that needs most; an edit by prompts alone counts as an addition."""
         removed, added = ([c.finding for c in edit.changes if c.direction == way] for way in ("remove", "add"))
         only_removed = bool(removed) and not added
-        steps, usual = (self.removal_steps, 1) if only_removed else (self.steps, STEPS)
+        steps, usual = (self.removal_steps, 1) if only_removed else (self.steps, 3)
         if isinstance(steps, Mapping):
             return max((steps.get(finding, usual) for finding in (removed if only_removed else added)), default=usual)
         return steps
