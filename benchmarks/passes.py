@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 from counterscan import load
 from counterscan.bench.cases import pairs
 from counterscan.bench.run import cell
+from counterscan.imaging.files import replacing
 from counterscan.methods.noise_free import NoiseFree
 from counterscan.robustness.classifier import Classifier
 from counterscan.types import Direction
@@ -75,13 +75,6 @@ def table(rows: list[dict[str, Any]], steps: dict[str, dict[str, int]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write(path: Path, text: str) -> None:
-    """Replace a file at once."""
-    partial = path.with_name("partial-" + path.name)
-    partial.write_text(text)
-    os.replace(partial, path)
-
-
 def main() -> None:
     """Measure, choose, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -95,16 +88,19 @@ def main() -> None:
     rows = measure(options.model, options.n, options.most)
     steps = {way: chosen(rows, way) for way in WAYS}
     name = Path(options.model).name
-    write(
-        options.out / f"{name}.json",
-        json.dumps({"n": options.n, "seed": SEED, "steps": steps, "rows": rows}, indent=1) + "\n",
-    )
-    write(options.out / f"{name}.md", table(rows, steps))
+    texts = {
+        options.out / f"{name}.json": json.dumps({"n": options.n, "seed": SEED, "steps": steps, "rows": rows}, indent=1)
+        + "\n",
+        options.out / f"{name}.md": table(rows, steps),
+    }
     if options.write:
         card = json.loads(options.write.read_text())
         settings = {"steps": steps["add"], "removal_steps": steps["remove"]}
         card["method_settings"] = card.get("method_settings", {}) | {"noise-free": settings}
-        write(options.write, json.dumps(card, indent=2) + "\n")
+        texts[options.write] = json.dumps(card, indent=2) + "\n"
+    for path, text in texts.items():
+        with replacing(path) as draft:
+            draft.write_text(text)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,9 @@ def test_a_pair_differs_by_its_finding_only(direction):
         assert "no pleural effusion" in gone
         assert "no pleural effusion" not in there
         assert ("left" in there or "right" in there) == (direction == "add")
+        (change,) = pair.edit.changes  # what is taken away is to be found in the image, not told
+        assert (change.side in ("left", "right")) == (direction == "add")
+        assert direction == "add" or (change.place, change.severity) == (None, None)
 
 
 def test_unknown_words_are_refused():

@@ -15,6 +15,7 @@ from counterscan.training.denoiser import (
     draw,
     draw_crops,
     loss,
+    part_of_the_way,
     removals,
     times,
 )
@@ -31,7 +32,7 @@ def test_of_plain_samples_it_is_the_v_prediction_error():
     z, noise, v = (torch.randn(4, 2, 8, 8, generator=generator) for _ in range(3))
     signal = torch.tensor([0.9, 0.5, 0.2, 0.1])
     s, n = signal.view(-1, 1, 1, 1), (1 - signal**2).sqrt().view(-1, 1, 1, 1)
-    batch = Batch(z, z, [""] * 4, torch.ones(4, 1, 1, 1), torch.zeros(4, dtype=torch.bool))
+    batch = Batch(z, z, [""] * 4, torch.ones(4, 1, 1, 1), *torch.zeros(2, 4, dtype=torch.bool))
     value = loss(constant(v), torch.zeros(0), batch, torch.zeros(4), noise, signal)
     assert value.item() == pytest.approx((v - (s * noise - n * z)).square().mean().item(), rel=1e-5)
 
@@ -43,7 +44,7 @@ def test_of_a_twin_it_is_zero_for_the_clean_twin_only():
     twin[..., 2:4, 2:4] += 1
     signal = torch.tensor([0.8, 0.3])
     s, n = signal.view(-1, 1, 1, 1), (1 - signal**2).sqrt().view(-1, 1, 1, 1)
-    batch = Batch(z, twin, ["", ""], torch.ones(2, 1, 1, 1), torch.ones(2, dtype=torch.bool))
+    batch = Batch(z, twin, ["", ""], torch.ones(2, 1, 1, 1), *torch.ones(2, 2, dtype=torch.bool))
     x = s * z + n * noise
     value = [
         loss(constant((s * x - clean) / n), torch.zeros(0), batch, torch.zeros(2), noise, signal).item()
@@ -80,6 +81,7 @@ def test_a_batch_pairs_only_images_of_one_patient_and_says_what_it_asks_for():
     assert all(goes)
     assert not any(stays)
     assert batch.paired.tolist() == (before != 2).tolist()
+    assert batch.adds.tolist() == ((before == 1) & (after == 0)).tolist()
 
 
 def test_what_is_kept_counts_as_much_as_what_is_taken_away():
@@ -95,16 +97,37 @@ def test_what_is_kept_counts_as_much_as_what_is_taken_away():
 def test_plain_samples_lean_to_noise_and_clean_ones_are_shown_at_low_times():
     z = torch.zeros(64, 1, 2, 2)
     generator = torch.Generator().manual_seed(0)
-    paired = torch.ones(64, dtype=torch.bool)
-    plain, clean = times(Batch(z, z, [""] * 64, z, ~paired), DenoiserSettings(clean=1.0), 1000, generator)
-    assert plain.float().mean() > 600
+    yes = torch.ones(64, dtype=torch.bool)
+    plain, paired, more = (Batch(z, z, [""] * 64, z, *of) for of in ((~yes, ~yes), (yes, ~yes), (yes, yes)))
+    t, clean = times(plain, DenoiserSettings(clean=1.0), 1000, generator)
+    assert t.float().mean() > 600
     assert not clean.any()
-    twins, clean = times(Batch(z, z, [""] * 64, z, paired), DenoiserSettings(clean=0.0), 1000, generator)
-    assert 480 < twins.float().mean() < 520
+    t, clean = times(paired, DenoiserSettings(clean=0.0), 1000, generator)
+    assert 480 < t.float().mean() < 520
     assert not clean.any()
-    twins, clean = times(Batch(z, z, [""] * 64, z, paired), DenoiserSettings(clean=1.0), 1000, generator)
+    t, clean = times(paired, DenoiserSettings(clean=1.0, clean_additions=0.0), 1000, generator)
     assert clean.all()
-    assert (twins.min() >= 100, twins.max() < 200) == (True, True)
+    assert (t.min() >= 100, t.max() < 200) == (True, True)
+    assert not times(more, DenoiserSettings(clean=1.0, clean_additions=0.0), 1000, generator)[1].any()
+    assert times(more, DenoiserSettings(clean=0.0, clean_additions=1.0), 1000, generator)[1].all()
+
+
+def test_part_of_the_way_are_some_clean_samples_and_every_addition_under_noise():
+    z, target = torch.zeros(64, 1, 2, 2), torch.ones(64, 1, 2, 2)
+    generator = torch.Generator().manual_seed(0)
+    yes, half = torch.ones(64, dtype=torch.bool), torch.arange(64) < 32
+
+    def shares(clean: torch.Tensor, adds: torch.Tensor, partway: float) -> torch.Tensor:
+        batch = Batch(z, target, [""] * 64, z, yes, adds)
+        return part_of_the_way(batch, clean, DenoiserSettings(partway=partway), generator).z[:, 0, 0, 0]
+
+    assert (shares(yes, ~yes, 0.0) == 0).all()
+    assert (shares(~yes, ~yes, 1.0) == 0).all()
+    done = shares(yes, yes, 1.0)
+    assert (0 < done.min(), done.max() < 1, 0.35 < done.mean() < 0.65) == (True, True, True)
+    done = shares(~yes, half, 0.0)
+    assert (done[:32] > 0).all()
+    assert (done[32:] == 0).all()
 
 
 def test_crops_hold_what_is_removed_and_say_whether_it_is():

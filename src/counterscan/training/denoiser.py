@@ -13,7 +13,11 @@ Most counterfactual samples show the image WITHOUT noise, at the times where the
 predict, and 1 000 steps that halved it taught next to nothing about edits.
 
 Some of these show it PART OF THE WAY to its twin (as inversion by direct iteration does, Delbracio and Milanfar, 2023): a
-second pass can then finish what the first left faint, and make up its mind where the first drew the mean of all places.
+second pass can then finish what the first left faint.
+
+What is to be ADDED is shown under noise most of the time, and part of the way as well: where it would lie is a guess, without
+noise the best answer is the faint mean of all guesses, and only noise makes up its mind (a bridge between image and
+counterfactual, as Liu et al., I2SB, 2023).
 """
 
 from __future__ import annotations
@@ -51,8 +55,9 @@ class DenoiserSettings:
     what goes away: half the cost of a step for many times the gradient of what is small. Removals only, because where
     something is to be ADDED a crop cannot tell.
 
-    ``clean`` is the share of counterfactual samples that show the image without any noise, at the low times :data:`CLEAN`;
-    ``partway`` is the share of these that show it blended with its twin.
+    ``clean`` is the share of counterfactual samples that show the image without any noise, at the low times :data:`CLEAN`,
+    ``clean_additions`` that of those to which something is added; ``partway`` is the share of them that show the image
+    blended with its twin; of additions under noise all do.
     ``edits`` are their captions: mostly the one finding in question, as an edit has it, with its side and place.
     """
 
@@ -68,8 +73,9 @@ class DenoiserSettings:
     seed: int = 0
     twins: float = 0.9
     keep: float = 0.35
-    crops: float = 0.55
+    crops: float = 0.35
     clean: float = 0.85
+    clean_additions: float = 0.4
     partway: float = 0.25
     captions: CaptionSettings = field(default_factory=CaptionSettings)
     edits: CaptionSettings = field(
@@ -92,13 +98,16 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Batch:
-    """Clean latents to be noised, clean targets, captions, the weight of each place (B, 1, h, w), who is of a pair (B,)."""
+    """Clean latents to be noised, clean targets, captions, the weight of each place (B, 1, h, w), and, bool (B,), which are of
+    a pair and which are asked for something more.
+    """
 
     z: Tensor
     target: Tensor
     captions: list[str]
     weight: Tensor
     paired: Tensor
+    adds: Tensor
 
     @property
     def plain(self) -> Tensor:
@@ -118,7 +127,8 @@ def draw(corpus: Corpus, settings: DenoiserSettings, rng: np.random.Generator) -
     keep = ~paired | (rng.random(len(rows)) < settings.keep)
     captions = _captions(rows, keep, settings, rng)
     target = torch.where(torch.from_numpy(keep).view(-1, 1, 1, 1), z, twins)
-    return Batch(z, target, captions, weight, torch.from_numpy(paired))
+    more = np.array([set(other.present) > set(row.present) for row, other in rows])
+    return Batch(z, target, captions, weight, torch.from_numpy(paired), torch.from_numpy(more & ~keep))
 
 
 def _captions(
@@ -173,7 +183,8 @@ def draw_crops(
         weight[k] = change_weight(corpus.latents[[pair[0], *relatives(corpus, int(pair[0]))]])[here]
     rows = [(corpus.rows[i], corpus.rows[j]) for i, j in chosen]
     rows = [pair[::-1] if swap else pair for pair, swap in zip(rows, gone, strict=True)]
-    return Batch(z, target, _captions(rows, keep, settings, rng), weight, torch.ones(len(rows), dtype=torch.bool))
+    every = torch.ones(len(rows), dtype=torch.bool)
+    return Batch(z, target, _captions(rows, keep, settings, rng), weight, every, ~every)
 
 
 def relatives(corpus: Corpus, i: int) -> list[int]:
@@ -220,16 +231,19 @@ def times(batch: Batch, settings: DenoiserSettings, steps: int, generator: torch
     """
     size = len(batch.captions)
     u = (torch.randperm(size, generator=generator) + torch.rand(size, generator=generator)) / size
-    clean = batch.paired & (torch.rand(size, generator=generator) < settings.clean)
+    share = settings.clean + batch.adds * (settings.clean_additions - settings.clean)
+    clean = batch.paired & (torch.rand(size, generator=generator) < share)
     noisy = torch.where(batch.paired, u, settings.shift * u / (1 + (settings.shift - 1) * u))
     u = torch.where(clean, CLEAN[0] + (CLEAN[1] - CLEAN[0]) * u, noisy)
     return (u * steps).long().clamp(max=steps - 1), clean
 
 
 def part_of_the_way(batch: Batch, clean: Tensor, settings: DenoiserSettings, generator: torch.Generator) -> Batch:
-    """The batch with some of its ``clean`` samples (bool (B,)) changed part of the way towards what is asked for."""
+    """The batch with some of its ``clean`` samples (bool (B,)), and all noisy additions, changed part of the way towards what
+    is asked for.
+    """
     share, chance = torch.rand(2, len(clean), generator=generator)
-    done = share * (clean & (chance < settings.partway))
+    done = share * torch.where(clean, chance < settings.partway, batch.adds)
     return replace(batch, z=batch.z.lerp(batch.target, done.view(-1, 1, 1, 1)))
 
 
