@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,10 +14,11 @@ from sklearn.metrics import average_precision_score
 from tests.models import tiny
 
 import counterscan
-from counterscan.attribution import attribute, calibrate
+from counterscan.attribution import attribute, calibrate, promise
 from counterscan.attribution.difference import signed
 from counterscan.backbones.base import Backbone
 from counterscan.errors import WordsError
+from counterscan.methods.noise_free import NoiseFree
 from counterscan.types import Edit
 
 
@@ -139,6 +140,29 @@ def test_methods_spread_and_a_calibration_states_the_rate(backbone: Backbone, mo
     for other in ({"finding": "pleural effusion"}, {"repeats": 2}, {"method": Wiper()}):
         with pytest.raises(WordsError, match=f"another {next(iter(other))}"):
             attribute(image(), **asked | other, calibration=strong)
+
+
+def test_the_card_promises_a_rate_for_what_it_was_calibrated_with_only(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"noise-free": {"removal_steps": 2}}
+    known = replace(
+        backbone.card, default_method="noise-free", method_settings=settings, null_change={"pacemaker": 0.3}
+    )
+    monkeypatch.setattr(backbone, "card", known)
+    asked: dict[str, Any] = {"finding": "pacemaker", "model": backbone}
+    for method in (None, "noise-free", NoiseFree(removal_steps=2)):
+        found = attribute(image(), **asked, method=method)
+        assert found.rate == 0.05 and found.threshold >= 0.3
+        assert "false-positive rate: 5 %" in found._repr_html_()
+    others = ({"repeats": 2}, {"method": NoiseFree()}, {"method": "ddim"}, {"method": ["noise-free", "ddim"]})
+    for other in (*others, {"finding": "pleural effusion"}):
+        limit, rate = promise(**{"repeats": 1, "method": None, "calibration": None, "rate": 0.05} | asked | other)
+        assert (limit, rate) == (0, None), other
+    found = attribute(image(), **asked, repeats=2)
+    assert found.rate is None and "false-positive rate: none promised" in found._repr_html_()
+    with pytest.raises(WordsError, match="promised by a calibration"):
+        attribute(image(), **asked, rate=0.1)
 
 
 def test_a_second_opinion_and_the_uncertainty_are_saved(backbone: Backbone, tmp_path: Path) -> None:

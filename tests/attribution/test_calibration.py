@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.models import tiny
 
-from counterscan.attribution import Calibration
+from counterscan.attribution import Calibration, attribute, calibrate
 from counterscan.attribution.difference import evidence, regions, strength
+from counterscan.backbones.card import Card
 from counterscan.errors import DataError, WordsError
+from counterscan.training import calibrate as calibrate_card
 
 
 @given(st.integers(0, 999), st.floats(0.02, 0.3))
@@ -44,3 +50,19 @@ def test_the_conformal_quantile_by_hand_and_on_disk(tmp_path):
     (tmp_path / "bad.json").write_text("[1]")
     with pytest.raises(DataError, match="no calibration"):
         Calibration.load(tmp_path / "bad.json")
+
+
+def test_a_card_is_calibrated_as_everything_else_and_never_on_too_few_images(tmp_path, monkeypatch):
+    folder = tiny(tmp_path / "tiny", findings=("pacemaker",))
+    replace(Card.read(folder), default_method="noise-free", training={"data": "none"}).write(folder)
+    monkeypatch.setattr(sys, "argv", ["calibrate", str(folder), "-n", "18"])
+    with pytest.raises(WordsError, match="calibrate on 19 or more"):
+        calibrate_card.main()
+    assert Card.read(folder).null_change == {}
+    monkeypatch.setattr(sys, "argv", ["calibrate", str(folder), "-n", "19"])
+    calibrate_card.main()
+    card, images = Card.read(folder), calibrate_card.world_images("pacemaker", 19, 32)
+    exact = calibrate(images, finding="pacemaker", model=str(folder)).threshold(0.05)
+    assert exact <= card.null_change["pacemaker"] <= exact + 2e-4
+    assert card.training == {"data": "none", "null_change_n": {"pacemaker": 19}}
+    assert attribute(images[0], finding="pacemaker", model=str(folder)).rate == 0.05

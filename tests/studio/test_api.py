@@ -20,6 +20,9 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from tests.models import tiny
 
+import counterscan
+from counterscan.robustness.opening import Outputs
+from counterscan.studio import work
 from counterscan.studio.app import create
 from counterscan.studio.core import Options
 from counterscan.studio.limits import Limits
@@ -62,7 +65,7 @@ def send(client, data=None, name="chest.png"):
     return client.post("/api/images", params={"name": name}, content=data or png())
 
 
-def finish(client, job, seconds=60):
+def finish(client, job, seconds=300):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         value = client.get(f"/api/jobs/{job}").json()
@@ -124,6 +127,73 @@ def test_attribute_and_generate(client):
     assert len(job["result"]["items"]) == 2
     name = job["result"]["items"][1]["files"]["counterfactual"]
     assert Image.open(io.BytesIO(client.get(f"/api/jobs/{job['id']}/files/{name}").content)).size == (32, 32)
+
+
+def seek(client, image, **words):
+    return client.post("/api/attribute", json={"image": image, "finding": "pacemaker", "method": "noise-free", **words})
+
+
+def test_attribute_at_a_promised_rate_with_a_second_opinion(client, model):
+    image = send(client).json()["image"]
+    known = {"finding": "pacemaker", "peaks": [k / 100 for k in range(19)], "methods": ["noise-free"], "repeats": 1}
+    known["fingerprint"] = counterscan.load(model).fingerprint
+    job = finish(client, seek(client, image, calibration=known, rate=0.1, attention=True).json()["job"])
+    (item,) = job["result"]["items"]
+    assert item["rate"] == 0.1 and item["threshold"] >= 0.17 and "agreement" in item
+    drawn = client.get(f"/api/jobs/{job['id']}/files/{item['files']['attention']}")
+    assert Image.open(io.BytesIO(drawn.content)).size == (40, 50)
+    (item,) = finish(client, seek(client, image).json()["job"])["result"]["items"]
+    assert item["rate"] is None and "attention" not in item["files"]
+    many = len(client.get("/api/jobs").json()["jobs"])
+    for words in (
+        {"rate": 0.1},
+        {"rate": 1, "calibration": known},
+        {"rate": 0.01, "calibration": known},
+        {"repeats": 2, "calibration": known},
+        {"method": "ddim", "calibration": known},
+        {"calibration": known | {"peaks": []}},
+        {"calibration": known | {"peaks": [0.1] * 10_001}},
+        {"calibration": known | {"peaks": [-1]}},
+        {"calibration": "/etc/passwd"},
+    ):
+        assert seek(client, image, **words).status_code == 422, words
+    assert len(client.get("/api/jobs").json()["jobs"]) == many
+
+
+def test_a_search_keeps_one_answer(client, monkeypatch):
+    def never(images):
+        return 0.9 + 0.1 * images.mean((1, 2, 3))[:, None]
+
+    image = send(client).json()["image"]
+    assert "chest-nih-judge" in client.get("/api/about").json()["classifiers"]
+    words = {"method": "noise-free", "until": 0.95, "selector": "chest-nih-judge"}
+    monkeypatch.setattr(work, "classifier", lambda name: Outputs(name, ("pacemaker",), 32, 1, never))
+    job = finish(client, ask(client, image, **words).json()["job"])
+    (item,) = job["result"]["items"]
+    assert item["reached"] is False and len(item["trials"]) == 7 and item["selector"] == "chest-nih-judge"
+    assert client.get(f"/api/jobs/{job['id']}/files/{item['files']['counterfactual']}").status_code == 200
+    job = finish(client, ask(client, image, method="noise-free", best_of=3, seed=5).json()["job"])
+    (item,) = job["result"]["items"]
+    assert item["reached"] is None and item["seed"] >= 5 and item["trials"][0]["seed"] == 5
+
+
+@pytest.mark.parametrize(
+    "words",
+    [{"until": 0.9}, {"until": 1, "selector": "chest-nih-judge"}, {"best_of": 7}, {"best_of": 2, "count": 2},
+     {"selector": "chest-nih-judge"}, {"best_of": 2, "selector": "os:system"}, {"best_of": 2, "selector": "../judge"}],
+    ids=str,
+)  # fmt: skip
+def test_a_search_has_bounds(client, words):
+    assert ask(client, send(client).json()["image"], **words).status_code == 422
+
+
+def test_what_one_job_holds_at_once_is_bounded(model, tmp_path):
+    limits = Limits(kept_pixels=4 * 50 * 40)
+    with TestClient(create(Options(tmp_path, model=model, limits=limits)), base_url=BASE) as client:
+        client.post("/api/sessions")
+        image = send(client).json()["image"]
+        assert [seek(client, image, repeats=n).status_code for n in (3, 4)] == [202, 422]
+        assert [ask(client, image, method="noise-free", best_of=n).status_code for n in (4, 5)] == [202, 422]
 
 
 def test_wrong_words_are_refused_before_they_are_queued(client):

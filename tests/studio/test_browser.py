@@ -131,6 +131,19 @@ def test_upload_remove_slide_download(visit):
         assert np.array_equal(np.asarray(made), dicom.pixel_array)
 
 
+def test_find_tells_its_threshold_and_that_no_rate_is_promised(visit):
+    page = visit()
+    upload(page)
+    page.check("input[name=kind][value=find]", force=True)
+    page.select_option("#wanted", "pacemaker")
+    page.select_option("#repeats", "2")
+    page.click("#submit")
+    answered(page)
+    told = page.inner_text("#result")
+    assert "How often it errs so is not known" in told and re.search(r"\d+ of 255 grey levels", told)
+    assert page.is_enabled("input[name=mode][value=spread]")  # two repeats may disagree
+
+
 @pytest.mark.parametrize("zipped", [False, True])
 def test_a_series_is_looked_through_and_one_of_its_images_edited(visit, zipped):
     page = visit()

@@ -15,6 +15,7 @@ from counterscan.attribution.difference import Region, combine, regions, signed,
 
 if TYPE_CHECKING:
     from counterscan.backbones.base import Backbone
+    from counterscan.backbones.card import Card
     from counterscan.imaging import Picture
     from counterscan.methods import Method, Progress
     from counterscan.result import Counterfactual
@@ -32,8 +33,8 @@ class Attribution:
     left out of the image; ``spread`` its standard
     deviation over seeds and methods, its uncertainty; ``mask`` where its
     :func:`~counterscan.attribution.difference.strength` exceeds ``threshold``: what null edits of the same image change, and
-    what removing the finding changes in all but a share ``rate`` of images that do not have it (``None`` where neither a
-    calibration nor the model's card tells). ``present`` is False when no region is left: the model sees no such finding here.
+    what removing the finding changes in all but a share ``rate`` of images that do not have it (``None`` where nothing is
+    promised: see :func:`attribute`). ``present`` is False when no region is left: the model sees no such finding here.
     ``attention`` (H, W) in [0, 1], where it was asked for, is what the finding's words draw: see
     :func:`~counterscan.attribution.words.word_map`.
     """
@@ -82,6 +83,7 @@ class Attribution:
             "finding": self.finding,
             "answer": "present" if self.present else "not seen",
             "regions": places,
+            "false-positive rate": "none promised" if self.rate is None else f"{100 * self.rate:g} %",
         }
         facts |= {"model": self.model, "seed": self.seed, "evaluations": self.evaluations}
         return as_html(pair, f"the image, and where {self.finding} is", facts)
@@ -121,34 +123,33 @@ def attribute(
     """Find a finding by removing it ``repeats`` times, with seeds ``seed``, ``seed + 1``, …, by each of the methods.
 
     ``calibration`` (see :func:`calibrate`) sets the threshold so that a share ``rate`` of images without the finding are
-    taken for ones with it; without it the model's card does, at 5 %. ``attention`` asks for a second opinion.
+    taken for ones with it. Without it the model's card does, at 5 %, for what it was calibrated with: one removal by the
+    model's default method as it is. Of anything else no rate is known, and only null edits set the threshold.
+    ``attention`` asks for a second opinion.
 
     Raises:
         WordsError: an unknown finding, fewer than one repeat, a calibration of another finding, model, method or number of
-            repeats, or one on too few images for the rate; for a second opinion, a model without attention to words.
+            repeats, or one on too few images for the rate; another rate than 5 % without a calibration; for a second
+            opinion, a model without attention to words.
     """
     from counterscan.attribution.words import DEPTHS, word_map
     from counterscan.editing import as_backbone, as_picture, edit
 
     picture, backbone = as_picture(image), as_backbone(model)
-    methods = several(method)
+    methods = several(method, backbone.card)
+    limit, stated = promise(finding, repeats, methods, backbone, calibration, rate)
     total = (repeats + 1) * len(methods)
 
     def part(k: int) -> Progress:
         return lambda done, steps: progress(k * steps + done, total * steps) if progress else None
 
     heard = word_map(picture, finding=finding, model=backbone, seed=seed) if attention else None
-    results = removals(picture, finding, repeats, method, backbone, seed, part)
-    source, name = results[0].edit.source, results[0].edit.changes[0].finding
+    results = removals(picture, finding, repeats, methods, backbone, seed, part)
+    source = results[0].edit.source
     null = [
         edit(picture, source=source, target=source, method=one, model=backbone, seed=seed, progress=part(k))
         for k, one in enumerate(methods, len(results))
     ]
-    if calibration is not None:
-        fits(calibration, name, backbone, repeats, [result.method for result in results])
-    known = backbone.card.null_change.get(name)
-    limit = float(known or 0) if calibration is None else calibration.threshold(rate)
-    stated = rate if calibration else CARD_RATE if known else None
     limit = max(threshold([signed(one) for one in null]), limit)
     mean, spread = combine([signed(result) for result in results])
     mask = strength(mean) > limit
@@ -159,6 +160,28 @@ def attribute(
         seconds=sum(r.seconds for r in results + null),
         seed=seed, model=results[0].model, fingerprint=results[0].fingerprint, rate=stated, attention=heard,
     )  # fmt: skip
+
+
+def promise(
+    finding: str, repeats: int, method: Methods, model: Backbone, calibration: Calibration | None, rate: float
+) -> tuple[float, float | None]:
+    """The change that is no evidence of a finding, and the share of images without it that exceed it: 0 and ``None`` where
+    neither a calibration nor the model's card tells. Raises what :func:`attribute` does of these words, before any work.
+    """
+    from counterscan.errors import WordsError
+    from counterscan.language import resolve
+
+    name = resolve(remove=(finding,), card=model.card).changes[0].finding
+    methods = several(method, model.card)
+    if calibration is not None:
+        fits(calibration, name, model, repeats, [one.name for one in methods])
+        return calibration.threshold(rate), rate
+    if rate != CARD_RATE:
+        raise WordsError(f"a false-positive rate of {rate:g} is promised by a calibration; give one, or {CARD_RATE:g}")
+    known = model.card.null_change.get(name)
+    if known is None or repeats != 1 or methods != several(None, model.card):
+        return 0.0, None
+    return known, CARD_RATE
 
 
 def removals(
@@ -177,7 +200,7 @@ def removals(
     if repeats < 1:
         raise WordsError(f"repeats must be at least 1, got {repeats}")
     settings: dict[str, Any] = {"remove": [finding], "model": model}
-    asked = [(one, seed + k) for one in several(method) for k in range(repeats)]
+    asked = [(one, seed + k) for one in several(method, model.card) for k in range(repeats)]
     return [edit(image, **settings, method=one, seed=s, progress=part(k)) for k, (one, s) in enumerate(asked)]
 
 
@@ -196,6 +219,9 @@ def fits(calibration: Calibration, finding: str, model: Backbone, repeats: int, 
             raise WordsError(f"the calibration is of another {what} ({then!r}, not {now!r}); calibrate anew")
 
 
-def several(method: Methods) -> list[str | Method | None]:
-    """One method, or as many as are given."""
-    return list(method) if isinstance(method, list | tuple) else [method]  # type: ignore[list-item]
+def several(method: Methods, card: Card) -> list[Method]:
+    """One method, or as many as are given, with the settings that suit the model."""
+    from counterscan.methods import suited
+
+    given = method if isinstance(method, Sequence) and not isinstance(method, str) else [method]
+    return [suited(card, one) if one is None or isinstance(one, str) else one for one in given]

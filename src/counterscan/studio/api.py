@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,8 @@ from fastapi import HTTPException, Query, Request, Response
 from fastapi.responses import FileResponse
 
 from counterscan import __version__
-from counterscan.errors import CounterscanError
+from counterscan.errors import CounterscanError, WordsError
+from counterscan.search import REFINEMENTS, STRENGTHS
 from counterscan.studio import browse, work
 from counterscan.studio.access import COOKIE, Here, Mine
 from counterscan.studio.core import Studio
@@ -50,7 +52,7 @@ def end_session(studio: Here, session: Mine) -> None:
 
 @api.get("/about")
 def about(studio: Here) -> dict[str, Any]:
-    """Models with their findings, methods, regions and limits."""
+    """Models with their findings, classifiers, methods, regions and limits."""
     from counterscan import methods
     from counterscan.backbones import locate
     from counterscan.backbones.card import Card
@@ -70,6 +72,7 @@ def about(studio: Here) -> dict[str, Any]:
     return {
         "version": __version__,
         "models": models,
+        "classifiers": work.classifiers(),
         "methods": methods.names(),
         "regions": {name: list(box) for name, box in REGIONS.items()},
         "limits": {key: getattr(limits, key) for key in TOLD},
@@ -117,14 +120,18 @@ def edit(ask: EditRequest, studio: Here, session: Mine) -> dict[str, str]:
     import counterscan
 
     path, backbone = _original(session, ask.image), studio.models.get(ask.model)
-    words = ask.model_dump(exclude={"image", "count", "model", "mask"})
+    words = ask.model_dump(exclude={"image", "model", "mask", "count", "until", "best_of", "selector"})
     counterscan.edit([], **words, model=backbone)  # refuses wrong words before anything is queued
     request = words | {"mask": ask.mask.model_dump() if ask.mask else None}
+    strengths = 1 if ask.until is None else len(STRENGTHS) + REFINEMENTS
+    _check_size(studio, session, ask.image, ask.best_of * strengths)
+    goal: dict[str, Any] = {"until": ask.until, "best_of": ask.best_of}
+    goal |= {"selector": work.classifier(ask.selector) if ask.selector else None}
+    done = partial(work.search, **goal) if ask.searched else partial(work.edit, count=ask.count)
     side = studio.limits.view_side
 
     def run(job: str, report: work.Report) -> dict[str, Any]:
-        result = work.edit(path, session.job(job), backbone, request, count=ask.count, side=side, report=report)
-        return result | {"image": ask.image}
+        return done(path, session.job(job), backbone, request, side=side, report=report) | {"image": ask.image}
 
     return {"job": studio.jobs.submit(session.id, "edit", run)}
 
@@ -132,11 +139,13 @@ def edit(ask: EditRequest, studio: Here, session: Mine) -> dict[str, str]:
 @api.post("/attribute", status_code=202)
 def attribute(ask: AttributeRequest, studio: Here, session: Mine) -> dict[str, str]:
     """Queue an attribution: where is the finding?"""
-    import counterscan
+    from counterscan.attribution import Calibration, promise
 
     path, backbone = _original(session, ask.image), studio.models.get(ask.model)
-    counterscan.edit([], remove=[ask.finding], method=ask.method, model=backbone)
-    request, side = ask.model_dump(exclude={"image", "model"}), studio.limits.view_side
+    known = Calibration(**ask.calibration.model_dump()) if ask.calibration else None
+    promise(ask.finding, ask.repeats, ask.method, backbone, known, ask.rate)  # refuses wrong words
+    _check_size(studio, session, ask.image, ask.repeats + 1)
+    request, side = ask.model_dump(exclude={"image", "model"}) | {"calibration": known}, studio.limits.view_side
 
     def run(job: str, report: work.Report) -> dict[str, Any]:
         return work.attribute(path, session.job(job), backbone, request, side=side, report=report) | {
@@ -224,6 +233,14 @@ def _original(session: Session, image: str) -> Path:
     if path is None:
         raise HTTPException(404, "no such image in this session")
     return path
+
+
+def _check_size(studio: Studio, session: Session, image: str, kept: int) -> None:
+    """Raise ``WordsError`` where a job would hold more pixels at once than it may."""
+    facts, most = session.facts(image), studio.limits.kept_pixels
+    if facts and kept * facts["width"] * facts["height"] > most:
+        size = f"{facts['width']}x{facts['height']}"
+        raise WordsError(f"{kept} edits of {size} pixels are more than {most} at once: ask for fewer, or shrink it")
 
 
 def _job(studio: Studio, session: Session, job: str) -> dict[str, Any]:

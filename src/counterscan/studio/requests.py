@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Words = Annotated[str, Field(max_length=500)]
@@ -37,11 +37,33 @@ class _Question(_Request):
 
 
 class EditRequest(_Question):
-    """The options of ``counterscan edit``. ``count`` alternatives have the seeds ``seed``, ``seed + 1``, …"""
+    """The options of ``counterscan edit``. ``count`` alternatives have the seeds ``seed``, ``seed + 1``, …
+
+    ``until`` a probability, or ``best_of`` several seeds, is a search that keeps one answer; ``selector`` is a built-in
+    classifier.
+    """
 
     image: Id
     mask: MaskRequest | None = None
     count: Annotated[int, Field(ge=1, le=6)] = 1
+    until: Annotated[float, Field(gt=0, lt=1)] | None = None
+    best_of: Annotated[int, Field(ge=1, le=6)] = 1
+    selector: Words | None = None
+
+    @property
+    def searched(self) -> bool:
+        """Whether one answer is searched for."""
+        return self.until is not None or self.best_of > 1
+
+    @model_validator(mode="after")
+    def _one_search(self) -> Self:
+        if self.until is not None and self.selector is None:
+            raise ValueError("until needs a selector: the classifier that has to be convinced")
+        if self.selector is not None and not self.searched:
+            raise ValueError("a selector chooses among results: give until or best_of as well")
+        if self.searched and self.count > 1:
+            raise ValueError("a search keeps one answer: leave count at 1")
+        return self
 
 
 class BatchRequest(_Question):
@@ -52,8 +74,18 @@ class BatchRequest(_Question):
     n: Annotated[int, Field(ge=1, le=50)] = 10
 
 
+class CalibrationRequest(_Request):
+    """What ``counterscan attribute --calibration`` and ``counterscan evaluate attribution`` write as ``calibration.json``."""
+
+    finding: Words
+    peaks: Annotated[tuple[Annotated[float, Field(ge=0, le=2)], ...], Field(min_length=1, max_length=10_000)]
+    fingerprint: Words
+    methods: Annotated[tuple[Words, ...], Field(max_length=16)]
+    repeats: Annotated[int, Field(ge=1, le=8)]
+
+
 class AttributeRequest(_Request):
-    """The options of ``counterscan attribute``."""
+    """The options of ``counterscan attribute``. Another ``rate`` than 0.05 needs a ``calibration``."""
 
     image: Id
     finding: Words
@@ -61,6 +93,9 @@ class AttributeRequest(_Request):
     method: Words | None = None
     model: Words | None = None
     seed: Seed = 0
+    calibration: CalibrationRequest | None = None
+    rate: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    attention: bool = False
 
 
 class GenerateRequest(_Request):

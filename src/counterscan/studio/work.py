@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import cache
+from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from counterscan.backbones.base import Backbone
     from counterscan.imaging import Picture
     from counterscan.result import Counterfactual
+    from counterscan.robustness.opening import Outputs
 
 Report = Callable[[int, int], None]
 FLOOR = 0.02  # five grey levels of 256: changes below it are no region
@@ -48,6 +51,22 @@ class Models:
             return self._open[name]
 
 
+def classifiers() -> list[str]:
+    """The classifiers that may be named: the built-in ones."""
+    models = Path(str(resources.files("counterscan"))) / "models"
+    return sorted(card.parent.name for card in models.glob("*/classifier.json"))
+
+
+@cache
+def classifier(name: str) -> Outputs:
+    """The built-in classifier of that name."""
+    from counterscan.robustness.opening import open_classifier
+
+    if name not in classifiers():  # never a path or a module from the browser
+        raise WordsError(f"no classifier {name!r} here: known are {', '.join(classifiers())}")
+    return open_classifier(name)
+
+
 def unpack_mask(mask: dict[str, Any], size: tuple[int, int]) -> NDArray[np.bool_]:
     """A drawn region as bool (H, W) of the image's ``size``, from bits packed row by row at the size it was drawn."""
     import base64
@@ -73,9 +92,7 @@ def edit(
     import counterscan
 
     picture = _read(path)
-    request, seed = dict(request), request["seed"]
-    if request.get("mask"):
-        request["mask"] = unpack_mask(request["mask"], picture.pixels.shape[:2])
+    request, seed = _with_mask(request, picture), request["seed"]
     items = []
     for k in range(count):
 
@@ -85,6 +102,38 @@ def edit(
         result = counterscan.edit(picture, **(request | {"seed": seed + k}), model=backbone, progress=part)
         items.append(_edited(result, folder, f"{picture.stem}.{seed + k}", side))
     return {"items": items, "model": backbone.card.name}
+
+
+def search(
+    path: Path,
+    folder: Path,
+    backbone: Backbone,
+    request: dict[str, Any],
+    *,
+    until: float | None,
+    best_of: int,
+    selector: Outputs | None,
+    side: int,
+    report: Report,
+) -> dict[str, Any]:
+    """The weakest edit that convinces the selector, or the best of several seeds, and everything that was tried."""
+    from counterscan.search import search
+
+    picture = _read(path)
+    goal: dict[str, Any] = {"until": until, "best_of": best_of, "selector": selector}
+    found = search(picture, model=backbone, progress=report, **goal, **_with_mask(request, picture))
+    item = _edited(found.result, folder, f"{picture.stem}.{found.result.seed}", side)
+    told = {"reached": found.reached, "guidance": found.result.settings["guidance"]}
+    told |= {"selector": selector.name if selector else found.result.model}
+    told |= {"trials": [asdict(trial) for trial in found.trials]}
+    cost = {"evaluations": found.evaluations, "seconds": found.seconds}
+    return {"items": [item | told | cost], "model": backbone.card.name}
+
+
+def _with_mask(request: dict[str, Any], picture: Picture) -> dict[str, Any]:
+    """The request with its drawn region, if there is one, at the picture's size."""
+    drawn = request.get("mask")
+    return request | {"mask": unpack_mask(drawn, picture.pixels.shape[:2])} if drawn else request
 
 
 def _edited(result: Counterfactual, folder: Path, stem: str, side: int) -> dict[str, Any]:
@@ -156,10 +205,11 @@ def attribute(
     view = write_view(result.map / 2 + 0.5, folder / files["view"], side)
     write_view(result.spread, folder / files["spread"], side)
     about = {"asked": f"where is {result.finding}", "method": request["method"] or backbone.card.default_method}
-    facts = {key: getattr(result, key) for key in ("finding", "present", "threshold", "evaluations", "seconds", "seed")}
+    names = ("finding", "present", "threshold", "rate", "uncertainty", "agreement", "evaluations", "seconds", "seed")
+    facts = {key: getattr(result, key) for key in names}
     found = [asdict(region) for region in result.regions]
     item = {"files": files, "view": view, "regions": found, "model": result.model, "fingerprint": result.fingerprint}
-    return {"items": [item | about | facts], "model": backbone.card.name}
+    return {"items": [item | about | facts], "model": backbone.card.name, "repeats": request["repeats"]}
 
 
 def generate(folder: Path, backbone: Backbone, request: dict[str, Any], *, side: int, report: Report) -> dict[str, Any]:

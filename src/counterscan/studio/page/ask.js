@@ -39,7 +39,7 @@ export function makeAsk(root, about, viewer, act) {
   const source = h("textarea", { id: "source", rows: 2 });
   const target = h("textarea", { id: "target", rows: 2 });
   const wanted = h("select", { id: "wanted" });
-  const repeats = select(["1", "2", "3", "5"], { id: "repeats", value: "3" });
+  const repeats = select(["1", "2", "3", "5"], { id: "repeats", value: "1" });
   const parts = {
     findings: h("div", { className: "part" }, chosen, filter, list),
     instruct: h("div", { className: "part" }, field("In plain English", instruct)),

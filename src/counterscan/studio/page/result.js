@@ -60,9 +60,10 @@ export function makeResult(root, viewer, act) {
     const share = item.changed === undefined ? "" : `${(100 * item.changed).toFixed(1)} %`;
     title.textContent = capital(item.asked || "answer");
     verdict.textContent = kind === "attribute"
-      ? (item.present ? `The model sees ${item.finding} in the marked regions.` : `The model sees no ${item.finding} here.`)
+      ? `The model sees ${item.present ? `${item.finding} in the marked regions` : `no ${item.finding} here`}. ${promised(item)}`
       : (item.changed ? `Outside the changed ${share} the two are equal bit for bit.` : "Nothing changed: the model sees nothing to do here.");
     const rows = { From: item.source, To: item.target, Method: item.method, Model: item.model, Seed: item.seed, Changed: share && `${share} of the image`,
+      Threshold: item.threshold && `${Math.round(item.threshold * 255)} of 255 grey levels`,
       Cost: `${item.evaluations} evaluations, ${item.seconds.toFixed(1)} s` };
     facts.replaceChildren(...Object.entries(rows).filter(([, value]) => value || value === 0).flatMap(([key, value]) => [h("dt", {}, key), h("dd", {}, String(value))]));
     files.replaceChildren(...FILES[kind].filter(([key]) => item.files[key]).map(([key, label]) => key === "report"
@@ -136,6 +137,12 @@ export function makeResult(root, viewer, act) {
       label(image.synthetic ? "" : "Original", image.synthetic ? "Synthetic" : "");
     },
   };
+}
+
+/** How often this answer is wrong about images without the finding, where that is known. */
+function promised({ rate, finding }) {
+  if (!rate) return "How often it errs so is not known: no calibration holds for this method and number of repeats.";
+  return `Of images without ${finding}, ${+(100 * rate).toPrecision(3)} % are taken for ones with it.`;
 }
 
 function label(left, right) {
