@@ -1,4 +1,4 @@
-"""Stress, disentangling and augmentation: right on classifiers and tables whose answer is known."""
+"""Stress and disentangling: right on classifiers and tables whose answer is known."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from tests.models import tiny
 
 from counterscan.cli import main
 from counterscan.errors import DataError
-from counterscan.robustness.augment import Gates, Task, counts, passes, plan
 from counterscan.robustness.classifier import Classifier
-from counterscan.robustness.disentangle import entanglement, matrix
+from counterscan.robustness.disentangle import entangled, entanglement, matrix, moved
 from counterscan.robustness.learning import calibration_error, learn
 from counterscan.robustness.stress import Effect, effects, ranked, subgroups
+from counterscan.robustness.study import Seen
 
 N = 40
 
@@ -72,38 +70,44 @@ def test_subgroups_follow_the_columns():
 def test_entanglement_of_a_clean_and_of_a_tangled_matrix():
     assert entanglement(np.eye(3), [0, 1, 2]) == 0
     assert entanglement(np.ones((3, 3)), [0, 1, 2]) == pytest.approx(1)
-    zero, one = np.zeros((4, 2), np.float32), np.ones((4, 2), np.float32)
-    rows = effects("remove a", ["a", "b"], zero, one * [0.5, 0.1], zero, list("wxyz"), {})
-    np.testing.assert_allclose(matrix(rows, ["remove a"], ["a", "b"]), [[0.5, 0.1]], atol=1e-6)
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(["0", "1", "-1", ""]), st.sampled_from(["0", "1", ""])), max_size=60))
-def test_a_plan_fills_the_rare_cells_and_edits_nothing_twice(values):
-    rows = [{"f": f, "a": a} for f, a in values]
-    cells = counts(rows, "f", "a")
-    if not any(cells.values()):
-        with pytest.raises(DataError):
-            plan(rows, "f", "a")
-        return
-    tasks = plan(rows, "f", "a", seed=3)
-    assert len({t.index for t in tasks}) == len(tasks)
-    for f in (0, 1):
-        after = {a: len(cells[f, a]) for a in (0, 1)}
-        for t in tasks:
-            if t.index in cells[f, 1 - t.value]:
-                after[t.value] += 1
-        assert max(after.values()) == max(len(cells[f, a]) for a in (0, 1))
-        assert after[0] == after[1]
+def test_the_matrix_is_the_mean_change_less_that_of_the_null_edit():
+    zero, one = np.zeros((4, 3), np.float32), np.ones((4, 3), np.float32)
+    seen = [Seen(zero, one * [0.5, 9, 0.1], one * [0, 9, 0.1]), Seen(zero, one * [0, 9, 0.3], zero)]
+    cells = matrix(moved(seen, [0, 2]), list("wxyz"))
+    np.testing.assert_allclose([[cell.mean for cell in line] for line in cells], [[0.5, 0], [0, 0.3]], atol=1e-6)
+    assert cells[0][0].low == cells[0][0].high == pytest.approx(0.5)
 
 
-def test_gates_say_why():
-    task = Task(0, "pacemaker", 0, 1)
-    assert passes(0.1, {"pacemaker": 0.1, "effusion": 0.9}, task, "effusion", 1, Gates()) == ""
-    assert "pacemaker at 0.90" in passes(0.1, {"pacemaker": 0.9}, task, "effusion", 1, Gates())
-    assert "effusion at 0.20" in passes(0.1, {"pacemaker": 0.1, "effusion": 0.2}, task, "effusion", 1, Gates())
-    assert passes(0.0, None, task, "effusion", 1, Gates()) == "nothing changed"
-    assert "80%" in passes(0.8, None, task, "effusion", 1, Gates())
+def leaking(rng, n, leak=0.1):
+    """(n, 3 edits, 4 outputs): each edit moves its output by 0.3 and the others by ``leak``, with noise."""
+    mean = np.full((3, 4), leak)
+    mean[range(3), range(3)] = 0.3
+    return mean + 0.1 * rng.standard_normal((n, 3, 4))
+
+
+def test_the_interval_of_entanglement_holds_the_truth():
+    rng, owners = np.random.default_rng(0), [str(i) for i in range(30)]
+    for leak, least in ((0.1, 90), (0.03, 90)):
+        scores = [entangled(leaking(rng, 30, leak), [0, 1, 2], owners, seed) for seed in range(100)]
+        assert sum(s.low <= leak / 0.3 <= s.high for s in scores) >= least
+        assert all(0 <= s.low <= s.mean <= s.high for s in scores)
+
+
+def test_the_interval_of_entanglement_is_by_patient():
+    rng = np.random.default_rng(1)
+    change = np.repeat(leaking(rng, 6), 10, axis=0)
+
+    def width(owners):
+        score = entangled(change, [0, 1, 2], owners)
+        return score.high - score.low
+
+    by_patient = [str(i // 10) for i in range(60)]
+    assert width(by_patient) > 2 * width([str(i) for i in range(60)])
+    score = entangled(change, [0, 1, 2], by_patient)
+    assert (score.n, score.patients) == (60, 6)
+    assert np.isnan(entangled(change, [0, 1, 2], ["one"] * 60).low)
 
 
 def test_calibration_of_a_sure_and_wrong_classifier():
@@ -164,8 +168,16 @@ def test_stress_and_disentangle_on_the_command_line(manifest, model, tmp_path, c
     assert json.loads((tmp_path / "s" / "run.json").read_text())["command"] == "stress"
     code, out, err = run(["disentangle", *words, "-o", tmp_path / "d"], capsys)
     assert code == 0, err
-    assert json.loads(out)["matrix"] == [[pytest.approx(json.loads(out)["matrix"][0][0])]]
+    result = json.loads(out)
+    (low, high), (least, most) = result["matrix_interval"][0][0], result["entanglement_interval"]
+    assert low <= result["matrix"][0][0] <= high
+    assert least <= result["entanglement"] <= most
+    assert result["patients"] == 4
     assert (tmp_path / "d" / "matrix.png").stat().st_size > 1000
+    code, out, _ = run(["disentangle", *words[:-1], "-o", tmp_path / "d"], capsys)
+    table = out.splitlines()
+    assert table[0].startswith("remove pacemaker: pacemaker ") and table[0].endswith(f"[{low:+.3f}, {high:+.3f}]")
+    assert table[1].startswith(f"entanglement {result['entanglement']:.3f} [{least:.3f}, {most:.3f}], 4 images of 4")
 
 
 def test_wrong_words_end_with_two(manifest, model, tmp_path, capsys):
@@ -181,25 +193,6 @@ def test_wrong_words_end_with_two(manifest, model, tmp_path, capsys):
     code, _, err = run(["stress", tmp_path / "c", tmp_path / "bad.csv", *words[2:]], capsys)
     assert code == 1
     assert "row 2: absent.png" in err
-
-
-def test_augment_writes_a_manifest_and_goes_on_where_it_stopped(manifest, model, tmp_path, capsys):
-    words = ["augment", manifest, "--finding", "pleural effusion", "--against", "pacemaker", "--model", model, "-n", 6]
-    words += ["-o", tmp_path / "a", "--json"]
-    code, out, err = run(words, capsys)
-    assert code == 0, err
-    first = json.loads(out)
-    assert first["made"] + first["refused"] == 6
-    with (tmp_path / "a" / "manifest.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    made = [row for row in rows if row["synthetic"] == "1"]
-    assert len(made) == first["made"]
-    assert all((tmp_path / "a" / row["path"]).is_file() for row in made)
-    assert all(row["pacemaker"] == str(1 - int(row["pleural effusion"])) for row in made)
-    ledger = tmp_path / "a" / "made.jsonl"
-    whole = ledger.read_text()
-    ledger.write_text(whole[: len(whole) // 2])
-    assert json.loads(run(words, capsys)[1])["made"] == first["made"]
 
 
 @pytest.mark.parametrize("objective", ["plain", "balanced", "group-dro"])

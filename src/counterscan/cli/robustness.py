@@ -14,7 +14,10 @@ from counterscan.errors import WordsError
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")]
 Manifest = Annotated[Path, typer.Argument(help="A table of images: CSV or Parquet with a column 'path'.")]
 Judge = Annotated[
-    str, typer.Argument(metavar="CLASSIFIER", help="Folder, built-in, .ts, .pt2, .onnx or module:function.")
+    str,
+    typer.Argument(
+        metavar="CLASSIFIER", help="Folder, built-in, .ts, .pt2, .onnx, timm:NAME, xrv:NAME or module:function."
+    ),
 ]
 Labels = Annotated[str | None, typer.Option(help="Names of the outputs, comma-separated, of a foreign classifier.")]
 Model = Annotated[str, typer.Option(help="The editing model: a built-in name, a folder or a hub id.")]
@@ -95,41 +98,59 @@ def disentangle(
 
     Example: counterscan disentangle chest-world-judge manifest.csv --remove pacemaker --remove cardiomegaly -o out
     """
-    from counterscan.robustness.disentangle import entanglement, matrix
+    from counterscan.robustness.disentangle import entangled, matrix, moved
     from counterscan.robustness.report import heat_map
     from counterscan.robustness.stress import effects
     from counterscan.robustness.study import look, patients, read_table
 
     folder, outputs, backbone = folder_for(output), _open(classifier, labels), _load(model, offline)
     asked = _asked(remove, add, backbone, method)
-    unknown = [name for name in asked if name.split(" ", 1)[1] not in outputs.labels]
+    targets = [name.split(" ", 1)[1] for name in asked]
+    unknown = [name for name, target in zip(asked, targets, strict=True) if target not in outputs.labels]
     if unknown:
         raise WordsError(
             f"{unknown[0]!r} aims at no output of {outputs.name}: its outputs are {', '.join(outputs.labels)}"
         )
-    rows = read_table(manifest)[:count]
-    found = []
+    rows, all_seen, found = read_table(manifest)[:count], [], []
+    owners = patients(rows)
     for name, request in asked.items():
         with progress(name) as tell:
             seen = look(outputs, [r["path"] for r in rows], request, backbone, method=method, seed=seed, progress=tell)
-        found += effects(name, outputs.labels, seen.before, seen.after, seen.null, patients(rows), {}, seed)
-    aims = list(dict.fromkeys(name.split(" ", 1)[1] for name in asked))
-    effect = matrix(found, list(asked), aims)
-    score = entanglement(effect, [aims.index(name.split(" ", 1)[1]) for name in asked])
+        all_seen.append(seen)
+        found += effects(name, outputs.labels, seen.before, seen.after, seen.null, owners, {}, seed)
+    aims = list(dict.fromkeys(targets))
+    change = moved(all_seen, [outputs.labels.index(aim) for aim in aims])
+    cells = matrix(change, owners, seed)
+    score = entangled(change, [aims.index(target) for target in targets], owners, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    heat_map(effect, list(asked), aims, folder / "matrix.png")
-    summary = {"edits": list(asked), "outputs": aims, "matrix": effect.tolist(), "entanglement": score, "n": len(rows)}
+    caption = f"entanglement {score}, {score.n} images of {score.patients} patients"
+    heat_map(change.mean(0), list(asked), aims, folder / "matrix.png", caption)
+    summary: dict[str, Any] = {"edits": list(asked), "outputs": aims, "matrix": change.mean(0).tolist()}
+    summary |= {"matrix_interval": [[[cell.low, cell.high] for cell in line] for line in cells]}
+    summary |= {"entanglement": score.mean, "entanglement_interval": [score.low, score.high]}
+    summary |= {"n": len(rows), "patients": score.patients}
     summary |= {"classifier": outputs.name, "model": backbone.card.name, "effects": [asdict(r) for r in found]}
     settings = {"classifier": classifier, "manifest": manifest, "method": method, "seed": seed}
     write_run(folder, "disentangle", settings, summary, [backbone])
-    emit(summary, as_json, f"entanglement {score:.3f} over {len(asked)} edits, heat map in {folder / 'matrix.png'}")
+    lines = [
+        f"{name}: {aim} {cell.mean:+.3f} [{cell.low:+.3f}, {cell.high:+.3f}]"
+        for name, line in zip(asked, cells, strict=True)
+        for aim, cell in zip(aims, line, strict=True)
+    ]
+    emit(summary, as_json, "\n".join([*lines, caption, f"heat map in {folder / 'matrix.png'}"]))
 
 
 def augment(
     manifest: Manifest,
     output: Output,
     finding: Annotated[str, typer.Option(help="The column whose classifier is to be cured.")],
-    against: Annotated[str, typer.Option(help="The column it must not depend on, which is edited.")],
+    against: Annotated[
+        list[str],
+        typer.Option(
+            help="A column it must not depend on; several are balanced together. Findings are edited, of words (sex, view) "
+            "each value is balanced by itself."
+        ),
+    ],
     judge: Annotated[
         str | None, typer.Option(help="A classifier that must see the edit and still see the finding.")
     ] = None,
@@ -141,31 +162,47 @@ def augment(
     offline: Offline = False,
     as_json: AsJson = False,
 ) -> None:
-    """Balance two columns of a manifest with counterfactuals; the new manifest holds the old rows and the made ones.
+    """Balance columns of a manifest with counterfactuals; the new manifest holds the old rows and the made ones.
 
     Example: counterscan augment manifest.csv --finding "pleural effusion" --against pacemaker --model chest-world -o out
     """
+    from counterscan.robustness.augment import Gates, columns, counts
     from counterscan.robustness.balancing import balance, write_manifest
     from counterscan.robustness.study import read_table
 
-    folder, backbone = folder_for(output), _load(model, offline)
-    _asked([against], [against], backbone, method)
+    if finding in against:
+        raise WordsError(f"{finding!r} cannot be balanced against itself: name another column after --against")
+    folder, backbone, gates = folder_for(output), _load(model, offline), Gates()
     rows = [row for row in read_table(manifest) if str(row.get("split") or "train") == "train"][:count]
+    edited, held = columns(rows, finding, against)
+    absent = [name for name in held if not any(name in row for row in rows)]
+    _asked(edited + absent, edited + absent, backbone, method)
     outputs = _open(judge, labels) if judge else None
     with progress("augment") as tell:
-        made = balance(rows, finding, against, backbone, folder, judge=outputs, method=method, seed=seed, progress=tell)
+        made = balance(
+            rows, finding, against, backbone, folder,
+            judge=outputs, gates=gates, method=method, seed=seed, progress=tell,
+        )  # fmt: skip
     table = write_manifest(rows, made, folder)
     used = [row for row in made if not row["refused"]]
+    names = [finding, *dict.fromkeys(against)]
+    before, after = counts(rows, names), counts([*rows, *used], names)
     summary: dict[str, Any] = {
         "manifest": table.name,
         "rows": len(rows),
         "made": len(used),
         "refused": len(made) - len(used),
+        "finding": finding,
+        "against": ", ".join(names[1:]),
+        "edited": edited,
+        "model": backbone.card.name,
+        "cells": [
+            dict(zip(names, cell, strict=True)) | {"before": before[cell], "after": after[cell]}
+            for cell in sorted(after, key=str)
+        ],
     }
-    summary |= {"finding": finding, "against": against, "model": backbone.card.name}
-    write_run(
-        folder, "augment", {"manifest": manifest, "judge": judge, "method": method, "seed": seed}, summary, [backbone]
-    )
+    settings = {"manifest": manifest, "judge": judge, "method": method, "seed": seed, "gates": asdict(gates)}
+    write_run(folder, "augment", settings, summary, [backbone])
     emit(
         summary,
         as_json,

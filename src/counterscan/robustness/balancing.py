@@ -5,23 +5,30 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from counterscan.errors import CounterscanError, DataError
-from counterscan.robustness.augment import Gates, Task, known, passes, plan
-from counterscan.robustness.study import probabilities
+from counterscan.metrics.truth import drift_outside
+from counterscan.robustness.audit import Gallery, grey, identity, open_gallery, twin
+from counterscan.robustness.augment import Gates, Measured, Task, columns, known, passes, plan
+from counterscan.robustness.study import patients, probabilities
 
 if TYPE_CHECKING:
     from counterscan.backbones.base import Backbone
+    from counterscan.result import Counterfactual
     from counterscan.robustness.opening import Outputs
 
 
 def balance(
     rows: Sequence[Mapping[str, Any]],
     finding: str,
-    attribute: str,
+    against: str | Sequence[str],
     backbone: Backbone,
     folder: Path,
     *,
@@ -33,21 +40,30 @@ def balance(
 ) -> list[dict[str, Any]]:
     """Do the edits of :func:`plan` into ``folder/images``; a manifest row for each, ``refused`` saying why one is not used.
 
-    Goes on where it stopped: what is in ``folder/made.jsonl`` is not made again.
+    Every row has what its edit was made with and what the gates measured (:class:`Measured`, and ``judged LABEL``). Goes on
+    where it stopped: what is in ``folder/made.jsonl`` is not made again.
     """
-    tasks = plan(rows, finding, attribute, seed)
+    tasks, gates = plan(rows, finding, against, seed), gates or Gates()
+    labels, owners = dict.fromkeys([finding, *columns(rows, finding, against)[0]]), patients(rows)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     ledger = folder / "made.jsonl"
-    done = _read(ledger)
-    out = []
+    done, gallery, out = _read(ledger), None, []
     with ledger.open("a", encoding="utf-8") as file:
         for k, task in enumerate(tasks):
-            key = f"{rows[task.index]['path']}:{task.attribute}:{task.value}:{task.seed}:{backbone.fingerprint}"
+            source = rows[task.index]
+            asked = ":".join(f"{name}:{value}" for name, value in task.changes)
+            key = f"{source['path']}:{asked}:{task.seed}:{backbone.fingerprint}"
             row = done.get(key)
             if row is None:
-                row = {"key": key} | _one(
-                    rows[task.index], task, finding, backbone, folder, judge, gates or Gates(), method
-                )
+                gallery = gallery or open_gallery(rows, gates.rate)
+                wanted = {name: known(source, name) or 0 for name in labels} | dict(task.changes)
+                facts, result = _edited(source, task, backbone, method)
+                if result is not None:
+                    seen = measure(result, owners[task.index], gallery, judge)
+                    facts |= _told(seen, wanted) | {"refused": passes(seen, wanted, gates)}
+                    if not facts["refused"]:
+                        facts["path"] = _write(result, task, folder)
+                row = {"key": key} | facts
                 file.write(json.dumps(row) + "\n")
                 file.flush()
             out.append(row)
@@ -56,47 +72,66 @@ def balance(
     return out
 
 
-def _one(
-    row: Mapping[str, Any],
-    task: Task,
-    finding: str,
-    backbone: Backbone,
-    folder: Path,
-    judge: Outputs | None,
-    gates: Gates,
-    method: str | None,
-) -> dict[str, Any]:
-    from counterscan.editing import edit
-    from counterscan.imaging import write
+def measure(result: Counterfactual, owner: str, gallery: Gallery, judge: Outputs | None = None) -> Measured:
+    """What the gates judge a counterfactual of the patient ``owner`` by."""
+    factual, edited = grey(result.factual), grey(result.counterfactual)
+    change = result.difference if result.unblended is None else result.unblended
+    similarity, path = twin(edited, owner, gallery)
+    saw = [] if judge is None else probabilities(judge, result.counterfactual)[0].tolist()
+    return Measured(
+        changed_area=float(result.mask.mean()),
+        drift_outside=drift_outside(change, np.zeros_like(change), result.mask),
+        identity=identity(factual, edited, owner, gallery),
+        similarity=similarity,
+        copy_limit=gallery.limit,
+        twin=path,
+        saw=dict(zip(judge.labels if judge else (), saw, strict=True)),
+    )
 
-    facts = {k: v for k, v in row.items() if k != "path"} | {task.attribute: task.value, "synthetic": 1}
+
+def _edited(
+    row: Mapping[str, Any], task: Task, backbone: Backbone, method: str | None
+) -> tuple[dict[str, Any], Counterfactual | None]:
+    """The manifest row of an edit so far, and what it made, if anything."""
+    from counterscan.editing import edit
+
+    words: dict[str, Any] = {
+        verb: [name for name, value in task.changes if value == to] for to, verb in enumerate(("remove", "add"))
+    }
+    facts = {k: v for k, v in row.items() if k != "path"} | dict(task.changes) | {"synthetic": 1}
     facts |= {
         "source": str(row["path"]),
-        "edit": f"{'add' if task.value else 'remove'} {task.attribute}",
+        "edit": ", ".join(f"{verb} {name}" for verb, names in words.items() for name in names),
         "seed": task.seed,
     }
     facts |= {"model": backbone.card.name, "fingerprint": backbone.fingerprint, "path": "", "refused": ""}
-    words: dict[str, Any] = {"add" if task.value else "remove": [task.attribute]}
     try:
         result = edit(row["path"], **words, method=method, model=backbone, seed=task.seed)
     except CounterscanError as error:
-        return facts | {"refused": str(error)}
-    saw = None
-    if judge is not None:
-        saw = dict(zip(judge.labels, probabilities(judge, result.counterfactual)[0].tolist(), strict=True))
-    area, value = float(result.mask.mean()), known(row, finding) or 0
-    facts |= {"method": result.method, "changed_area": area}
-    reason = passes(area, saw, task, finding, value, gates)
-    if reason:
-        return facts | {"refused": reason}
-    name = f"images/{task.index:07d}-{task.value}{result.counterfactual.suffix}"
-    note = {
-        "method": result.method,
-        "words": f"{result.edit.source} -> {result.edit.target}",
-        "model": backbone.card.name,
-    }
-    write(result.counterfactual, folder / name, note=note)
-    return facts | {"path": name}
+        return facts | {"refused": str(error)}, None
+    return facts | {"method": result.method}, result
+
+
+def _told(seen: Measured, wanted: Mapping[str, int]) -> dict[str, Any]:
+    """What was measured, as columns of the manifest."""
+    values = asdict(seen)
+    saw = values.pop("saw")
+    return values | {f"judged {name}": saw[name] for name in wanted if name in saw}
+
+
+def _write(result: Counterfactual, task: Task, folder: Path) -> str:
+    """Write the image; returns its path in the folder."""
+    from counterscan.imaging import write
+
+    asked = "-".join(re.sub(r"\W+", "-", f"{name}-{value}") for name, value in task.changes)
+    name = f"images/{task.index:07d}-{asked}{result.counterfactual.suffix}"
+    words = f"{result.edit.source} -> {result.edit.target}"
+    write(
+        result.counterfactual,
+        folder / name,
+        note={"method": result.method, "words": words, "model": result.model},
+    )
+    return name
 
 
 def write_manifest(rows: Sequence[Mapping[str, Any]], made: Sequence[Mapping[str, Any]], folder: Path) -> Path:
@@ -114,17 +149,16 @@ def write_manifest(rows: Sequence[Mapping[str, Any]], made: Sequence[Mapping[str
 
 
 def _read(ledger: Path) -> dict[str, dict[str, Any]]:
-    """What was made before; a last line cut off by a kill is passed over."""
+    """What was made before; a last line cut off by a kill is cut off the file."""
     if not ledger.exists():
         return {}
+    data = ledger.read_bytes()
+    os.truncate(ledger, data.rfind(b"\n") + 1)
     rows: dict[str, dict[str, Any]] = {}
-    lines = ledger.read_text(encoding="utf-8").splitlines()
-    for i, line in enumerate(lines):
+    for i, line in enumerate(data.decode("utf-8", "replace").split("\n")[:-1]):
         try:
             row = json.loads(line)
         except ValueError:
-            if i < len(lines) - 1:
-                raise DataError(f"{ledger}: line {i + 1} is damaged; delete the file to start again") from None
-            continue
+            raise DataError(f"{ledger}: line {i + 1} is damaged; delete the file to start again") from None
         rows[row["key"]] = row
     return rows

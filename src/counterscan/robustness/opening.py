@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import io
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,9 +45,11 @@ def open_classifier(spec: str | Path, labels: Sequence[str] = (), *, size: int =
     """A classifier by what ``spec`` names.
 
     A folder or built-in of :class:`~counterscan.robustness.classifier.Classifier`; a TorchScript archive (``.ts``,
-    ``.torchscript``); an exported program (``.pt2``); an ONNX file; ``xrv:NAME`` of torchxrayvision; or ``module:function``,
-    a Python callable that is imported. Files that run code on loading (pickles) are refused. Foreign models need ``labels``,
-    give probabilities (logits are recognised by values outside [0, 1]) and read ``channels`` images of ``size`` pixels.
+    ``.torchscript``); an exported program (``.pt2``); an ONNX file; ``timm:NAME`` with its pretrained weights, also
+    ``timm:hf-hub:OWNER/MODEL`` and ``timm:local-dir:FOLDER``; ``xrv:NAME`` of torchxrayvision; or ``module:function``, a Python
+    callable that is imported. Files that run code on loading (pickles, also inside an exported program) are refused. Foreign
+    models need ``labels`` and give probabilities (logits are recognised by values outside [0, 1]). They read ``channels`` images
+    of ``size`` pixels, those of timm and torchxrayvision what they were trained on.
 
     Raises:
         ModelError: absent, damaged, a pickle, or without a package that it needs.
@@ -68,11 +72,13 @@ def open_classifier(spec: str | Path, labels: Sequence[str] = (), *, size: int =
         )
     if not labels:
         raise WordsError(f"{path.name}: name its outputs with --labels a,b,c")
+    if text.startswith("timm:"):
+        return _timm(text.removeprefix("timm:"), tuple(labels))
     if ":" in text and not path.exists():
         call = _imported(text)
     elif not path.is_file():
         raise ModelError(
-            f"{path}: no such classifier; give a folder, a .ts, .pt2 or .onnx file, xrv:NAME or module:function"
+            f"{path}: no such classifier; give a folder, a .ts, .pt2 or .onnx file, timm:NAME, xrv:NAME or module:function"
         )
     else:
         call = _file(path)
@@ -99,12 +105,37 @@ def _file(path: Path) -> Callable[[Tensor], Any]:
         if path.suffix.lower() == ".onnx":
             return _onnx(path)
         if path.suffix.lower() == ".pt2":
+            _without_pickles(path)
             return torch.export.load(path).module()
         return torch.jit.load(str(path), map_location="cpu").eval()
     except ModelError:
         raise
     except Exception as error:  # each format has errors of its own for a damaged file
         raise ModelError(f"{path.name}: cannot be opened ({' '.join(str(error).split())[:160]})") from None
+
+
+def _without_pickles(path: Path) -> None:
+    """Refuse an exported program with parts that run on loading: pickled objects and compiled libraries.
+
+    Read by torch's own reader, so that nothing is in it for one reader and not for the other.
+    """
+    import torch
+    from torch.export.pt2_archive import PT2ArchiveReader
+
+    refused = ModelError(f"{path.name}: holds pickled objects or compiled code; export a module of plain tensors")
+    with PT2ArchiveReader(str(path)) as archive:
+        for name in archive.get_file_names():
+            parts = []
+            if name.endswith("_config.json"):
+                parts = list(json.loads(archive.read_string(name))["config"].values())
+            elif name.endswith(".pt"):
+                try:
+                    torch.load(io.BytesIO(archive.read_bytes(name)), weights_only=True)
+                except Exception:  # whatever is wrong with it, torch.export would try again with pickle
+                    raise refused from None
+            plain = all(p["path_name"].startswith(("weight_", "tensor_")) and not p["use_pickle"] for p in parts)
+            if name.startswith("data/aotinductor/") or not plain:
+                raise refused
 
 
 def _onnx(path: Path) -> Callable[[Tensor], Any]:
@@ -121,8 +152,26 @@ def _imported(text: str) -> Callable[[Tensor], Any]:
     module, _, function = text.partition(":")
     try:
         return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise ModelError(f"{text}: cannot be imported ({error})") from None
+
+
+def _timm(name: str, labels: tuple[str, ...]) -> Outputs:
+    import torch
+
+    try:
+        timm = importlib.import_module("timm")
+    except ImportError:
+        raise ModelError(f"timm:{name}: needs timm; pip install timm") from None
+    try:
+        model = timm.create_model(name, pretrained=True).eval()
+    except Exception as error:  # of the hub, of the file, or of timm
+        raise ModelError(f"timm:{name}: cannot be opened ({' '.join(str(error).split())[:160]})") from None
+    facts = model.pretrained_cfg
+    channels, _, size = facts["input_size"]
+    mean, deviation = (torch.tensor(facts[key]).view(1, -1, 1, 1) for key in ("mean", "std"))
+    call = _checked(lambda x: model((x - mean) / deviation), labels, f"timm:{name}")
+    return Outputs(f"timm:{name}", labels, size, channels, call)
 
 
 def _xrv(name: str) -> Outputs:

@@ -71,8 +71,10 @@ def _png(pixels: NDArray[np.uint8]) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def heat_map(effect: NDArray[np.float64], edits: Sequence[str], outputs: Sequence[str], path: Path) -> Path:
-    """The matrix of edits and outputs as a picture, blue less, red more."""
+def heat_map(
+    effect: NDArray[np.float64], edits: Sequence[str], outputs: Sequence[str], path: Path, caption: str
+) -> Path:
+    """The matrix of edits and outputs as a picture over its caption, blue less, red more."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(2.5 + 0.7 * len(outputs), 1.8 + 0.5 * len(edits)), layout="constrained")
@@ -82,9 +84,11 @@ def heat_map(effect: NDArray[np.float64], edits: Sequence[str], outputs: Sequenc
     axes.set_xticks(range(len(outputs)), outputs, rotation=40, ha="right")
     axes.set_yticks(range(len(edits)), edits)
     for i, j in np.ndindex(effect.shape):
-        axes.text(j, i, f"{effect[i, j]:+.2f}", ha="center", va="center", fontsize=8)
-    figure.colorbar(shown, label="mean change of probability, less that of the null edit")
+        ink = "white" if abs(effect[i, j]) > reach / 2 else "black"
+        axes.text(j, i, f"{effect[i, j]:+.2f}", ha="center", va="center", fontsize=8, color=ink)
+    figure.supxlabel(caption, fontsize=9)
+    figure.colorbar(shown, label="change less that of the null edit")
     draft = path.with_name(f".{os.getpid()}.{path.name}")
-    figure.savefig(draft, dpi=150, format="png")
+    figure.savefig(draft, dpi=150, format="png", bbox_inches="tight")
     os.replace(draft, path)
     return path

@@ -55,7 +55,7 @@ def effects(
         if member.sum() < 2:
             continue
         owners = [p for p, m in zip(patients, member, strict=True) if m]
-        means = _bootstrap((after - before)[member], owners, seed)
+        means = bootstrap((after - before)[member], owners, seed)
         low, high = np.quantile(means, [0.025, 0.975], axis=0)
         change, idle = (after - before)[member].mean(0), (null - before)[member].mean(0)
         flips = ((after > 0.5) != (before > 0.5))[member].mean(0)
@@ -90,14 +90,7 @@ def subgroups(rows: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.bool_]]
     return {name: member for name, member in out.items() if member.any()}
 
 
-def _number(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return float("nan")
-
-
-def _bootstrap(values: NDArray[np.float32], patients: Sequence[str], seed: int) -> NDArray[np.float64]:
+def bootstrap(values: NDArray[np.floating[Any]], patients: Sequence[str], seed: int) -> NDArray[np.float64]:
     """Means (REPEATS, K) of values (N, K) with patients drawn anew."""
     rng = np.random.default_rng(seed)
     names, owner = np.unique(np.array(patients, dtype=str), return_inverse=True)
@@ -107,3 +100,10 @@ def _bootstrap(values: NDArray[np.float32], patients: Sequence[str], seed: int) 
     pick = rng.integers(len(names), size=(REPEATS, len(names)))
     weight = np.apply_along_axis(np.bincount, 1, pick, minlength=len(names))
     return (weight @ sums) / (weight @ counts)[:, None]
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return float("nan")
