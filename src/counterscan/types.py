@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -93,3 +94,15 @@ class Condition:
             join([c.pooled for c in conditions]),
             join([c.mask for c in conditions]),
         )
+
+
+if TYPE_CHECKING:
+    from counterscan.attribution import Attribution as Attribution
+    from counterscan.result import Counterfactual as Counterfactual
+else:
+
+    def __getattr__(name: str) -> Any:
+        """The answers are made in layers above: ``Counterfactual`` and ``Attribution`` are looked up when first asked for."""
+        if name in ("Attribution", "Counterfactual"):
+            return getattr(import_module("counterscan"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

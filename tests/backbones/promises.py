@@ -1,4 +1,4 @@
-"""What every family promises, tried on a tiny model of it."""
+"""What every family promises beside the waist (``check_backbone``), tried on a tiny model of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import torch
 
 from counterscan import methods
 from counterscan.backbones import load
-from counterscan.backbones.base import Backbone
 from counterscan.errors import WordsError
 from counterscan.generation import sample
 from counterscan.methods.check import check_method
@@ -39,28 +38,6 @@ def latents(model: Any, batch: int = 2) -> torch.Tensor:
 def image(model: Any, batch: int = 2) -> torch.Tensor:
     shape = (batch, model.channels, model.resolution, model.resolution)
     return torch.rand(shape, generator=torch.Generator().manual_seed(3))
-
-
-def check_family(model: Any, prompts: list[str]) -> None:
-    """The waist: shapes, predictions that recompose the latent, rows that mind their own business, counted evaluations."""
-    assert isinstance(model, Backbone)
-    assert len(model.fingerprint) == 16
-    z, condition = latents(model), model.embed(prompts)
-    assert model.encode(image(model)).shape == z.shape
-    before = model.evaluations
-    times = torch.tensor([200, 700])
-    both = model.predict(z, times, condition)
-    assert model.evaluations - before == 2
-    s, n = (c.reshape(2, 1, 1, 1) for c in model.schedule.coefficients(times))
-    torch.testing.assert_close(s * both.clean + n * both.noise, z, atol=1e-4, rtol=0)
-    for i in range(2):
-        alone = model.predict(z[i : i + 1], times[i], condition[i])
-        torch.testing.assert_close(both.noise[i : i + 1], alone.noise, atol=1e-4, rtol=1e-4)
-    other = model.predict(z[:1], 200, condition[1])
-    assert not torch.allclose(other.noise, both.noise[:1], atol=1e-4)
-    shifted = model.predict(z[:1], 700, condition[0], level=200)
-    level = model.schedule.coefficients(200)
-    torch.testing.assert_close(level[0] * shifted.clean + level[1] * shifted.noise, z[:1], atol=1e-4, rtol=0)
 
 
 def check_generation(model: Any, prompt: str) -> None:

@@ -14,6 +14,7 @@ from tests.backbones import promises, tiny
 
 from counterscan import methods
 from counterscan.backbones import load
+from counterscan.backbones.check import check_backbone
 from counterscan.diffusion import ddim_step
 from counterscan.errors import ModelError
 from counterscan.methods.ddim import downwards
@@ -56,7 +57,7 @@ def pipeline(folder: Path, **without: None) -> Any:
 def test_keeps_the_promises_of_the_waist(model: Any) -> None:
     assert model.family in FAMILIES
     assert (model.channels, model.resolution, model.latent_shape) == (3, 32, (4, 16, 16))
-    promises.check_family(model, SAID)
+    check_backbone(model, prompts=SAID)
 
 
 def test_generates(model: Any) -> None:
@@ -177,7 +178,7 @@ def test_sd3_5_has_two_attentions_and_norms(tmp_path: Path) -> None:
 
 def test_flux_without_distilled_guidance(tmp_path: Path) -> None:
     folder = tiny.flux(tmp_path / "schnell", guidance_embeds=False)
-    promises.check_family(load(folder), SAID)
+    check_backbone(load(folder), prompts=SAID)
 
 
 def test_flux_without_a_card_works_at_the_size_of_its_family(folders: dict[str, Path], tmp_path: Path) -> None:

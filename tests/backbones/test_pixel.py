@@ -13,6 +13,7 @@ from tests.backbones import promises
 
 from counterscan import methods
 from counterscan.backbones import load
+from counterscan.backbones.check import check_backbone
 from counterscan.backbones.compact_pixel import build
 from counterscan.backbones.pixel import Pixel
 from counterscan.errors import ModelError, WordsError
@@ -44,7 +45,7 @@ def model(folder: Path) -> Any:
 def test_keeps_the_promises_of_the_waist(model: Any) -> None:
     assert isinstance(model, Pixel)
     assert (model.channels, model.resolution, model.latent_shape) == (4, 16, (4, 16, 16))
-    promises.check_family(model, ["glioma", "no glioma"])
+    check_backbone(model)
     promises.check_generation(model, "brain mri: glioma.")
 
 
@@ -124,6 +125,7 @@ def test_an_unconditional_model_takes_a_classifier_and_no_words(tmp_path: Path) 
     model: Any = load(build(tmp_path / "free", **TINY))
     with pytest.raises(WordsError, match="unconditional"):
         model.embed(["glioma"])
+    check_backbone(model, prompts=["", ""])
     promises.check_generation(model, "")
     x, edit = promises.image(model), Edit("", "healthy")
 

@@ -10,6 +10,7 @@ import torch
 from tests.backbones import promises, tiny
 
 from counterscan.backbones import load
+from counterscan.backbones.check import check_backbone
 from counterscan.errors import ModelError
 from counterscan.types import Edit
 
@@ -44,7 +45,7 @@ def test_words_are_those_of_diffusers(kind: str, masked: bool, tmp_path: Path) -
 @pytest.mark.parametrize("kind", ["t5", "roberta"])
 def test_the_family_keeps_its_promises(kind: str, tmp_path: Path) -> None:
     folder = build(kind, tmp_path / kind)
-    promises.check_family(load(folder), ["no pacemaker", "left pleural effusion"])
+    check_backbone(load(folder), prompts=["no pacemaker", "left pleural effusion"])
     exact = load(folder, dtype=torch.float64)
     for name in ("edit-friendly", "prompt-to-prompt"):
         promises.check_editing(name, exact, EDIT)
@@ -59,6 +60,6 @@ def test_a_tokenizer_without_a_limit_ends_where_its_encoder_does(kind: str, tmp_
 def test_a_projection_makes_another_width_fit(tmp_path: Path) -> None:
     changes = {"encoder_hid_dim": 32, "encoder_hid_dim_type": "text_proj", "cross_attention_dim": 16}
     model: Any = load(build("bert", tmp_path / "wide", **changes))
-    promises.check_family(model, ["no pacemaker", "left pleural effusion"])
+    check_backbone(model, prompts=["no pacemaker", "left pleural effusion"])
     with pytest.raises(ModelError, match="text_encoder gives 32 numbers a token, unet takes 16"):
         load(build("bert", tmp_path / "misfit", cross_attention_dim=16))

@@ -10,6 +10,7 @@ from PIL import Image
 from counterscan.data.checks import check
 from counterscan.data.manifest import read, resolve, write
 from counterscan.data.readers import open_layout
+from counterscan.data.readers.check import check_reader
 
 ROWS = 0
 
@@ -34,7 +35,8 @@ def text(path, content):
 
 
 def imported(layout, source, tmp_path):
-    """Every row of the written manifest, by the image's name; each image opens and nothing is unsound."""
+    """Every row of the written manifest, by the image's name; the reader keeps its promises, each image opens."""
+    check_reader(layout, source)
     found = open_layout(layout, source, tmp_path / "work")
     manifest = tmp_path / "out.parquet"
     write(manifest, found.records, found.findings, found.contrasts)

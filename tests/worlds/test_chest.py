@@ -9,12 +9,17 @@ from hypothesis import strategies as st
 
 from counterscan.errors import WordsError
 from counterscan.worlds import chest
+from counterscan.worlds.check import check_world
 
 SIZE = 96
 
 
 def bare(seed: int, size: int = SIZE) -> chest.Case:
     return chest.sample(seed, size=size, mechanism=chest.Mechanism(prevalence=dict.fromkeys(chest.FINDINGS, 0.0)))
+
+
+def test_the_world_keeps_its_promises():
+    check_world("chest")
 
 
 def test_same_seed_same_image_and_range():

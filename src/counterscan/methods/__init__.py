@@ -94,3 +94,14 @@ def get(name: str, **settings: Any) -> Method:
         raise WordsError(f"method {name!r} has no setting {unknown[0]!r}: known are {', '.join(known)}")
     made: Method = kind(**settings)
     return made
+
+
+if TYPE_CHECKING:
+    from counterscan.methods.check import check_method as check_method
+else:
+
+    def __getattr__(name: str) -> Any:
+        """``check_method`` is imported when it is first used: it needs torch."""
+        if name == "check_method":
+            return importlib.import_module("counterscan.methods.check").check_method
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from counterscan import load
 from counterscan.backbones.base import Backbone
 from counterscan.methods import Method
 from counterscan.types import Edit
@@ -13,7 +14,7 @@ from counterscan.types import Edit
 
 def check_method(
     method: Method,
-    backbone: Backbone,
+    backbone: Backbone | None = None,
     *,
     edit: Edit | None = None,
     image: Tensor | None = None,
@@ -26,8 +27,10 @@ def check_method(
     state is touched and the input is left alone; a batch with one generator an image equals its images one by one (to
     ``tolerance``); evaluations are counted and the same every time; progress rises to its total; the null edit stays
     within ``null_tolerance`` (mean absolute difference) of the image encoded and decoded.
-    ``image`` (B, C, H, W) with B > 1; default: two images of smooth noise.
+    ``backbone`` defaults to the built-in chest world's model in double precision, where rounding does not part a batch from
+    its images. ``image`` (B, C, H, W) with B > 1; default: two images of smooth noise.
     """
+    backbone = load("chest-world", dtype=torch.float64) if backbone is None else backbone
     edit = edit or Edit("chest radiograph.", "chest radiograph: small left pleural effusion.")
     image = _smooth_noise(backbone) if image is None else image
     assert image.shape[0] > 1, "give check_method at least two images"
