@@ -9,6 +9,7 @@ TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+DOCS_STAMP := $(VENV)/.docs-stamp
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH = $(shell sed -n 's/^torch==\([^ ]*\).*/torch==\1/p' requirements.lock)
 CODE := src tests benchmarks
@@ -32,9 +33,13 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/counterscan bench -n 32 -o benchmarks/results/bench
 
-docs: $(STAMP)
-	$(PIP) install -q --no-build-isolation -e ".[docs]"
+docs: $(DOCS_STAMP)
 	$(BIN)/mkdocs build --strict
+
+# Installed once; from then on the pages are built without network
+$(DOCS_STAMP): requirements-docs.lock $(STAMP)
+	$(PIP) install -q --no-deps --require-hashes -r requirements-docs.lock
+	touch $(DOCS_STAMP)
 
 # --no-deps: the lock is complete, so nothing pulls CUDA packages onto a machine that has no use for them
 $(STAMP): requirements.lock pyproject.toml
