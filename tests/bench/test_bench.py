@@ -14,7 +14,7 @@ from tests.models import tiny
 from counterscan.backbones import load
 from counterscan.bench.cases import pairs
 from counterscan.bench.report import markdown, means, pareto
-from counterscan.bench.run import Answer, bench, judged, scores
+from counterscan.bench.run import Answer, bench, judged, scores, shared
 from counterscan.errors import WordsError
 from counterscan.robustness.classifier import Classifier
 
@@ -58,6 +58,26 @@ def test_unknown_words_are_refused():
         pairs("chest", "gout", "remove", 1, template="chest", size=64)
     with pytest.raises(WordsError, match="no world"):
         pairs("moon", "gout", "remove", 1, template="chest", size=64)
+
+
+def test_a_word_for_several_findings_asks_about_them_in_turn():
+    asked = pairs("brain", "lesion", "remove", 3, template="brain", size=32)
+    assert {pair.seed % 3 for pair in asked} == {0, 1, 2}
+    assert all("no lesion" in pair.edit.target and (pair.factual != pair.truth).any() for pair in asked)
+    assert shared("brain", ["lesion"]) == ["lesion"]
+    assert shared("brain", []) == ["glioma", "meningioma", "white matter lesions"]
+
+
+def test_a_model_that_knows_nothing_of_the_world_is_refused():
+    with pytest.raises(WordsError, match="the brain world has glioma.* the model knows pacemaker"):
+        shared("brain", ["pacemaker"])
+
+
+@pytest.mark.parametrize(("world", "finding", "channels"), [("chest", "cardiomegaly", 3), ("colon", "sessile polyp", 1)])
+def test_grey_and_colour_meet(world, finding, channels, tmp_path):
+    model = load(tiny(tmp_path / "model", channels=channels))
+    (row,) = bench(model, [Nothing()], world, tmp_path, n=1, findings=[finding], directions=["remove"])["rows"]
+    assert row["error_inside"] > 0.3
 
 
 def test_doing_nothing_scores_one_and_the_truth_zero():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
@@ -41,10 +42,16 @@ def find(world: str) -> ModuleType:
     return importlib.import_module(f"counterscan.worlds.{world}")
 
 
+def broader(world: str) -> Mapping[str, Sequence[str]]:
+    """Words that stand for several findings of a world, as a model may know no more."""
+    known: Mapping[str, Sequence[str]] = getattr(find(world), "BROADER", {})
+    return known
+
+
 def pairs(
     world: str, finding: str, direction: Literal["remove", "add"], n: int, *, template: str, size: int, seed: int = 0
 ) -> list[Pair]:
-    """``n`` cases whose counterfactual visibly changes the picture.
+    """``n`` cases whose counterfactual visibly changes the picture. ``finding`` may be a word for several, which take turns.
 
     A removal is asked for by the finding's name alone, as a user would; an addition names side, place and severity too,
     or there would be many true answers.
@@ -53,19 +60,22 @@ def pairs(
     from counterscan.types import Change, Edit
 
     module = find(world)
-    if finding not in module.FINDINGS:
-        raise WordsError(f"the {world} world has no finding {finding!r}: known are {', '.join(module.FINDINGS)}")
+    known = [*module.FINDINGS, *broader(world)]
+    if finding not in known:
+        raise WordsError(f"the {world} world has no finding {finding!r}: known are {', '.join(known)}")
+    kinds = broader(world).get(finding, [finding])
     out: list[Pair] = []
-    number = FIRST_SEED + 1_000_000 * seed + 100_000 * module.FINDINGS.index(finding)
+    number = FIRST_SEED + 1_000_000 * seed + 100_000 * known.index(finding)
     while len(out) < n:
         number += 1
-        without = module.intervene(module.sample(number, size=size), {finding: False})
-        having = module.intervene(without, {finding: True})
+        kind = kinds[number % len(kinds)]
+        without = module.intervene(module.sample(number, size=size), dict.fromkeys(kinds, False))
+        having = module.intervene(without, {kind: True})
         mask = module.change_mask(without, having)
         if mask.mean() < SMALLEST:
             continue
-        what = having.findings[finding]
-        said = phrase(finding) if direction == "remove" else module.words(finding, what)
+        what = having.findings[kind]
+        said = module.words(kind, what) if direction == "add" and kind == finding else phrase(finding)
         present, absent = (prompt([words], template=template) for words in (said, phrase(finding, absent=True)))
         if direction == "remove":
             change = Change(finding, direction)

@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from counterscan.bench.cases import Pair, find, pairs
+from counterscan.bench.cases import Pair, broader, find, pairs
 from counterscan.bench.peers import Peer
 from counterscan.bench.report import stem
 from counterscan.blending import blend
+from counterscan.editing import to_array, to_tensor
 from counterscan.errors import WordsError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from counterscan.backbones.base import Backbone
     from counterscan.methods import Method
     from counterscan.robustness.classifier import Classifier
@@ -53,10 +56,11 @@ def answer(backbone: Backbone, method: Method, items: Sequence[Pair], progress: 
     for group in groups.values():
         for start in range(0, len(group), BATCH):
             chosen = group[start : start + BATCH]
-            x = _tensor([items[i].factual for i in chosen])
+            x = _tensor([items[i].factual for i in chosen], backbone.channels)
+            grey = items[chosen[0]].factual.ndim == 2
             generators = [torch.Generator().manual_seed(items[i].seed) for i in chosen]
-            edited = _arrays(method(backbone, x, items[chosen[0]].edit, generator=generators))
-            rebuilt = _arrays(backbone.decode(backbone.encode(x)))
+            edited = _arrays(method(backbone, x, items[chosen[0]].edit, generator=generators), grey)
+            rebuilt = _arrays(backbone.decode(backbone.encode(x)), grey)
             for k, i in enumerate(chosen):
                 factual = items[i].factual
                 change, weight = blend(factual, rebuilt[k], edited[k])
@@ -92,8 +96,8 @@ def scores(pair: Pair, given: Answer) -> dict[str, float]:
 
 def judged(judge: Classifier, items: Sequence[Pair], given: Sequence[Answer]) -> list[dict[str, float]]:
     """What the judge, which no method ever sees, says of finding, side and place; only of factuals it gets right."""
-    before = judge.probabilities(_tensor([pair.factual for pair in items])).numpy() > 0.5
-    after = judge.probabilities(_tensor([one.final for one in given])).numpy() > 0.5
+    before = judge.probabilities(_tensor([pair.factual for pair in items], judge.channels)).numpy() > 0.5
+    after = judge.probabilities(_tensor([one.final for one in given], judge.channels)).numpy() > 0.5
     column = {label: k for k, label in enumerate(judge.labels)}
     rows = []
     for pair, old, new in zip(items, before, after, strict=True):
@@ -143,8 +147,10 @@ def floor(backbone: Backbone, items: Sequence[Pair]) -> dict[str, float]:
     """What no edit of this model can be below: the true counterfactual and the factual through the autoencoder alone."""
     from counterscan.metrics.truth import drift_outside, error_inside
 
-    truth = _arrays(backbone.decode(backbone.encode(_tensor([p.truth for p in items]))))
-    same = _arrays(backbone.decode(backbone.encode(_tensor([p.factual for p in items]))))
+    def through(images: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        return _arrays(backbone.decode(backbone.encode(_tensor(images, backbone.channels))), images[0].ndim == 2)
+
+    truth, same = through([p.truth for p in items]), through([p.factual for p in items])
     error = [error_inside(t, p.truth, p.factual, p.mask) for p, t in zip(items, truth, strict=True)]
     drift = [drift_outside(s, p.factual, p.mask) for p, s in zip(items, same, strict=True)]
     return {"error_inside": float(np.mean(error)), "drift_outside": float(np.mean(drift))}
@@ -177,8 +183,7 @@ def bench(
     for method in labelled.values():
         if isinstance(method, Peer):
             method.check(backbone)
-    known = backbone.card.findings
-    names = list(findings) or [f for f in find(world).FINDINGS if not known or f in known]
+    names = list(findings) or shared(world, backbone.card.findings)
     (folder / "cells").mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     floors, total = {}, len(names) * len(directions) * len(methods) * n
@@ -199,6 +204,18 @@ def bench(
             _from(progress, len(rows) * n, total)(0)
     lowest = {k: float(np.mean([f[k] for f in floors.values()])) for k in ("error_inside", "drift_outside")}
     return {"rows": rows, "floor": lowest | {"each": floors}}
+
+
+def shared(world: str, known: Sequence[str]) -> list[str]:
+    """The findings of a world that a model knows; all where it does not say. ``WordsError`` where there is none."""
+    names = [*find(world).FINDINGS, *broader(world)] if known else list(find(world).FINDINGS)
+    both = [name for name in names if not known or name in known]
+    if not both:
+        raise WordsError(
+            f"nothing to ask: the {world} world has {', '.join(names)}, the model knows {', '.join(known)}; "
+            "name another --world or --model"
+        )
+    return both
 
 
 def _from(progress: Callable[[int, int], None] | None, done: int, total: int) -> Callable[[int], None]:
@@ -240,12 +257,11 @@ def _write(path: Path, row: dict[str, Any]) -> None:
     os.replace(draft, path)
 
 
-def _tensor(images: Sequence[NDArray[np.float32]]) -> Any:
+def _tensor(images: Sequence[NDArray[np.float32]], channels: int) -> Tensor:
     import torch
 
-    x = torch.from_numpy(np.stack(images))
-    return x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2).contiguous()
+    return torch.stack([to_tensor(image, channels) for image in images])
 
 
-def _arrays(x: Any) -> NDArray[np.float32]:
-    return x[:, 0].numpy() if x.shape[1] == 1 else x.permute(0, 2, 3, 1).numpy()
+def _arrays(images: Tensor, grey: bool) -> list[NDArray[np.float32]]:
+    return [to_array(image, grey) for image in images]

@@ -21,6 +21,8 @@ from counterscan.worlds.findings import changed, drawn, spelled
 from counterscan.worlds.geometry import Array, Frame, ramp
 
 FINDINGS = ("glioma", "meningioma", "white matter lesions")
+BROADER = MappingProxyType({"lesion": FINDINGS})
+"""What a model may know them all by."""
 CONTRASTS = ("T1", "T1c", "T2", "FLAIR")
 LOBES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {"frontal": (0.3, -0.42), "temporal": (0.5, 0.04), "parietal": (0.36, 0.34), "occipital": (0.2, 0.56)}
