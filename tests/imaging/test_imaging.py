@@ -102,6 +102,19 @@ def test_modes_with_the_same_values_read_the_same(tmp_path):
         assert pixels.dtype == np.uint8 and np.array_equal(pixels, grey), name
 
 
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_grey_stored_as_three_colours_is_written_as_three_colours(depth, tmp_path):
+    grey = (np.arange(4096).reshape(64, 64) * (np.iinfo(depth).max // 4095 or 1)).astype(depth)
+    for name, array in {"grey": grey, "colours": np.stack([grey] * 3, axis=2)}.items():
+        write(from_array(array), tmp_path / "in.png", note={})
+        picture = read(tmp_path / "in.png")
+        assert picture.pixels.shape == grey.shape
+        write(picture.with_pixels(picture.pixels[::-1].copy()), tmp_path / f"{name}.png", note={})
+        again = read(tmp_path / f"{name}.png")
+        assert np.array_equal(again.pixels, grey[::-1])
+        assert again.in_colour == picture.in_colour == (name == "colours")
+
+
 def test_jpeg_is_read_as_decoded(tmp_path):
     colour = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
     for name, array in {"grey": colour[..., 0], "colour": colour}.items():

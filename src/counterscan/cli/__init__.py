@@ -72,7 +72,7 @@ def _run(words: list[str]) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: complain(f"warning: {message}")
         try:
-            code = app(words, prog_name="counterscan", standalone_mode=False) or 0
+            code = app(words, prog_name="counterscan", standalone_mode=False, obj=words) or 0
             if code == STOPPED:  # typer has already turned Ctrl-C into this code
                 complain("stopped")
             return code

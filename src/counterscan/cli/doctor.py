@@ -13,7 +13,7 @@ import typer
 
 from counterscan.cli.output import emit
 
-EXTRAS = {"studio": "gradio", "ray": "ray", "track": "trackio", "fast": "openvino", "dicom": "highdicom"}
+EXTRAS = {"studio": "fastapi", "ray": "ray", "track": "trackio", "fast": "openvino", "dicom": "highdicom"}
 NEEDED_GB = 3.0
 
 

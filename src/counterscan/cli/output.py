@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -21,7 +22,27 @@ log = logging.getLogger("counterscan.cli")
 
 def emit(value: dict[str, Any], as_json: bool, text: str) -> None:
     """Print the result: the object itself with ``--json``, else a text for people."""
-    typer.echo(json.dumps(value) if as_json else text)
+    typer.echo(json.dumps(strict(value), allow_nan=False) if as_json else text)
+
+
+def strict(value: Any) -> Any:
+    """The same with null for every number that JSON has not (NaN, infinity)."""
+    if isinstance(value, dict):
+        return {key: strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def listening(what: str, as_json: bool) -> Callable[[str], None]:
+    """What a server says once it listens: with ``--json`` its address on stdout as well."""
+
+    def told(address: str) -> None:
+        complain(f"the {what} is at {address} (Ctrl-C ends it)")
+        if as_json:
+            typer.echo(json.dumps({"address": address}))
+
+    return told
 
 
 def complain(message: str) -> None:
@@ -90,9 +111,14 @@ def progress(label: str) -> Iterator[Report]:
 def write_run(
     folder: Path, command: str, settings: dict[str, Any], result: dict[str, Any], models: list[Any] | None = None
 ) -> None:
-    """Write ``run.json``: what was asked, with what, and what came of it. ``models`` are the backbones in use."""
+    """Write ``run.json``: what was asked, with what, and what came of it. ``models`` are the backbones in use.
+
+    ``settings`` are completed by the running command's own options.
+    """
     import platform
     from importlib.metadata import PackageNotFoundError, version
+
+    import click
 
     from counterscan import __version__
 
@@ -102,19 +128,32 @@ def write_run(
             versions[name] = version(name)
         except PackageNotFoundError:  # the commands that need no model work without them
             continue
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        settings = {k: v for k, v in context.params.items() if k not in ("as_json", "output")} | settings
     used = [{"name": model.card.name, "fingerprint": model.fingerprint} for model in models or []]
     run = {
         "command": command,
-        "arguments": sys.argv[1:],
+        "arguments": context.find_root().obj if context else None,
         "settings": settings,
+        "seeds": sorted({*_all("seed", settings), *_all("seed", result)}),
         "versions": versions,
-        "model": used[0] if len(used) == 1 else used or None,
+        "model": used[0] if len(used) == 1 else used or result.get("model"),
+        "scores": result.get("scores"),
         "result": result,
     }
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f".run.json.{os.getpid()}"
-    draft.write_text(json.dumps(run, indent=2, default=str) + "\n", encoding="utf-8")
+    draft.write_text(json.dumps(strict(run), indent=2, default=str) + "\n", encoding="utf-8")
     os.replace(draft, folder / "run.json")
+
+
+def _all(key: str, value: Any) -> Iterator[Any]:
+    """What stands under a key, at any depth."""
+    if isinstance(value, dict):
+        yield from (found for k, item in value.items() for found in ([item] if k == key else _all(key, item)))
+    elif isinstance(value, list):
+        yield from (found for item in value for found in _all(key, item))
 
 
 def unique_stems(paths: list[Path]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from counterscan.cli.output import complain, emit, folder_for, write_run
+from counterscan.cli.output import emit, folder_for, listening, write_run
 from counterscan.errors import WorkError
 
 
@@ -26,7 +26,7 @@ def reader(
     token: Annotated[
         str | None, typer.Option(envvar="COUNTERSCAN_TOKEN", help="What readers must know; better in the variable.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="With --report: print one JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: the report, or the address.")] = False,
 ) -> None:
     """Ask readers blindly about real and synthetic images; with --report, say how well they told them apart.
 
@@ -56,4 +56,4 @@ def reader(
 
     check_access(host, token)
     app = create(read(study), place, token=token, hosts=LOOPBACK if is_loopback(host) else ())
-    run(app, bind(host, port), host, lambda address: complain(f"the study is at {address} (Ctrl-C ends it)"))
+    run(app, bind(host, port), host, listening("study", as_json))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from counterscan.cli.output import complain
+from counterscan.cli.output import listening
 from counterscan.errors import WorkError
 
 
@@ -25,6 +25,7 @@ def studio(
     bench: Annotated[Path | None, typer.Option(help="A folder of results of counterscan bench to show.")] = None,
     state: Annotated[Path | None, typer.Option(help="Where sessions are kept while they last.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Never use the network for a model.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the address as one JSON object once it listens.")] = False,
 ) -> None:
     """Open the studio in a browser: load an image, ask what if, and see the answer. Ctrl-C ends it.
 
@@ -37,5 +38,5 @@ def studio(
 
     serve(
         host, port, model=model, token=token, state=state, data=data, bench=bench, offline=offline,
-        ready=lambda address: complain(f"the studio is at {address} (Ctrl-C ends it)"),
+        ready=listening("studio", as_json),
     )  # fmt: skip

@@ -84,4 +84,4 @@ def write(picture: Picture, path: str | Path, *, note: Mapping[str, Any]) -> Pat
     from counterscan.imaging.raster import write_png
 
     pixels = picture.pixels if picture.plain else np.round(picture.unit() * 65535).astype(np.uint16)
-    return write_png(pixels, path, note)
+    return write_png(np.repeat(pixels[..., None], 3, axis=2) if picture.in_colour else pixels, path, note)

@@ -26,7 +26,8 @@ class Picture:
     ``pixels`` (H, W), (H, W, 3) or, of several contrasts, (H, W, C), exactly as stored (floats only from NIfTI); ``low`` <
     ``high`` the stored values shown as 0 and 1 (the window; 0 and ``2**bits - 1`` for PNG and JPEG); ``inverted`` where the
     larger stored value is darker, as in MONOCHROME1; ``spacing_mm`` (row, column); ``header`` the DICOM data set or NIfTI
-    geometry it came from; ``curve`` the way from stored to shown values where it is no straight line from ``low`` to ``high``.
+    geometry it came from; ``curve`` the way from stored to shown values where it is no straight line from ``low`` to ``high``;
+    ``in_colour`` where the file held ``pixels`` (H, W) in three equal channels, and so will the one that is written.
     """
 
     pixels: NDArray[Any]
@@ -39,6 +40,7 @@ class Picture:
     spacing_mm: tuple[float, float] | None = None
     header: Any = None
     curve: Curve | None = None
+    in_colour: bool = False
 
     def unit(self) -> NDArray[np.float32]:
         """float32, shaped as ``pixels``, in [0, 1]; bright means dense, whatever the stored polarity."""

@@ -23,14 +23,14 @@ DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, Key
 
 
 def read_raster(path: Path) -> Picture:
-    """A PNG or JPEG file as a picture. Alpha is dropped; a colour image with equal channels is read as grey."""
+    """A PNG or JPEG file as a picture. Alpha is dropped; colours of equal channels are read as grey."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path, formats=("PNG", "JPEG")) as image:
                 check_size(path.name, *image.size)
                 form, deep = str(image.format).lower(), layout(image)
-                pixels = _grey_if_equal(read_deep(path, deep) if deep else _pixels(image))
+                stored = read_deep(path, deep) if deep else _pixels(image)
     except UnidentifiedImageError:
         raise ImageError(
             f"{path.name}: is not a PNG or JPEG image, whatever its name says; save it as PNG, DICOM or NIfTI"
@@ -40,8 +40,9 @@ def read_raster(path: Path) -> Picture:
     except DAMAGE as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise ImageError(f"{path.name}: cannot be decoded ({reason}); the file may be truncated") from None
-    bits = pixels.dtype.itemsize * 8
-    return check(Picture(pixels, path, form, bits, 0.0, float(2**bits - 1)))
+    pixels, bits = _grey_if_equal(stored), stored.dtype.itemsize * 8
+    in_colour = pixels.ndim < stored.ndim
+    return check(Picture(pixels, path, form, bits, 0.0, float(2**bits - 1), in_colour=in_colour))
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
