@@ -23,12 +23,12 @@ Array = NDArray[np.float32]
 # and what drifts everywhere does not; within bounds, in intensities from 0 to 1.
 STANDS_OUT = 3.0
 LEAST, MOST = 0.01, 0.04
-SMOOTHING = 1 / 128  # of the image side: how far a pixel looks around before it is called changed
+SMOOTHING = 1 / 256  # of the image side: how far a pixel looks around before it is called changed
 MARGIN = 1 / 64  # of the image side: how far the changed area is grown
 REPLACED = 0.02, 0.08  # smoothed absolute change from which on, and at which, the original's finest detail goes too
 DETAIL = 1 / 256  # of the image side: the smoothing of that
 FEATHER = 1 / 64  # of the image side: over what distance the change fades out
-SMALLEST = 1e-3  # of the image area: smaller changed areas are noise
+SMALLEST = 1e-4  # of the image area: smaller changed areas are noise
 
 
 def blend(
