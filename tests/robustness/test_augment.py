@@ -6,6 +6,7 @@ import csv
 import json
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -252,7 +253,7 @@ def test_augment_writes_a_manifest_and_goes_on_where_it_stopped(manifest, model,
     assert (first["finding"], first["against"], first["edited"]) == ("pleural effusion", "pacemaker", ["pacemaker"])
     with (tmp_path / "a" / "manifest.csv").open() as file:
         rows = list(csv.DictReader(file))
-    made = [row for row in rows if row["synthetic"] == "1"]
+    made = [row for row in rows if row["synthetic"] == "yes"]
     assert len(made) == first["made"]
     assert all((tmp_path / "a" / row["path"]).is_file() for row in made)
     assert all(row["pacemaker"] == str(1 - int(row["pleural effusion"])) for row in made)
@@ -264,6 +265,30 @@ def test_augment_writes_a_manifest_and_goes_on_where_it_stopped(manifest, model,
     ledger.write_text(whole.replace("{", "", 1))
     code, _, err = run(words, capsys)
     assert code == 1 and "line 1 is damaged" in err
+
+
+def test_what_augment_writes_is_a_manifest_that_says_what_is_seen(manifest, model, tmp_path, capsys, monkeypatch):
+    """Of a Parquet file, which has nulls; with masks, captions and a test part."""
+    import pandas as pd
+
+    from counterscan.data.manifest import finding_columns, read
+
+    monkeypatch.setattr("counterscan.robustness.balancing.passes", lambda *_: "")  # the model is untrained
+    table = pd.read_csv(manifest).head(8)
+    table["age"], table["mask"], table["caption"] = [60.0, None] * 4, table["path"], "chest: pacemaker."
+    table["split"] = ["train"] * 6 + ["test"] * 2
+    table.to_parquet(manifest.with_name("table.parquet"))
+    words = ["augment", manifest.with_name("table.parquet"), "--finding", "pleural effusion", "--against", "pacemaker"]
+    code, out, err = run([*words, "--model", model, "-o", tmp_path / "a", "--json"], capsys)
+    manifest.with_name("table.parquet").unlink()
+    assert code == 0, err
+    records = list(read(tmp_path / "a" / "manifest.csv"))
+    made = records[8:]
+    assert json.loads(out)["rows"] == 6 and len(made) == json.loads(out)["made"] > 0
+    assert [record.split for record in records[:8]].count("test") == 2
+    assert all(Path(record.mask).is_file() for record in records)
+    assert all(("no pacemaker" in record.caption) == (record.findings["pacemaker"] == 0) for record in made)
+    assert "synthetic" in finding_columns(tmp_path / "a" / "manifest.csv")[1]
 
 
 def test_a_joint_balance_records_what_every_gate_saw(manifest, model, tmp_path, capsys):

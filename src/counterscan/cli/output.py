@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import math
@@ -118,8 +119,6 @@ def write_run(
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
-    import click
-
     from counterscan import __version__
 
     versions = {"counterscan": __version__, "python": platform.python_version()}
@@ -128,13 +127,13 @@ def write_run(
             versions[name] = version(name)
         except PackageNotFoundError:  # the commands that need no model work without them
             continue
-    context = click.get_current_context(silent=True)
+    context = _context()
     if context is not None:
         settings = {k: v for k, v in context.params.items() if k not in ("as_json", "output")} | settings
     used = [{"name": model.card.name, "fingerprint": model.fingerprint} for model in models or []]
     run = {
         "command": command,
-        "arguments": context.find_root().obj if context else None,
+        "arguments": (context and context.find_root().obj) or sys.argv[1:],
         "settings": settings,
         "seeds": sorted({*_all("seed", settings), *_all("seed", result)}),
         "versions": versions,
@@ -146,6 +145,13 @@ def write_run(
     draft = folder / f".run.json.{os.getpid()}"
     draft.write_text(json.dumps(strict(run), indent=2, default=str) + "\n", encoding="utf-8")
     os.replace(draft, folder / "run.json")
+
+
+def _context() -> typer.Context | None:
+    """The running command's: of click, or of the copy of it that typer brings."""
+    home = typer.Context.__mro__[1].__module__.rpartition(".")[0]
+    context: typer.Context | None = importlib.import_module(f"{home}.globals").get_current_context(silent=True)
+    return context
 
 
 def _all(key: str, value: Any) -> Iterator[Any]:

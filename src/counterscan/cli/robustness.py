@@ -173,7 +173,9 @@ def augment(
     if finding in against:
         raise WordsError(f"{finding!r} cannot be balanced against itself: name another column after --against")
     folder, backbone, gates = folder_for(output), _load(model, offline), Gates()
-    rows = [row for row in read_table(manifest) if str(row.get("split") or "train") == "train"][:count]
+    table = read_table(manifest)
+    rows = [row for row in table if str(row.get("split") or "train") == "train"][:count]
+    others = [row for row in table if str(row.get("split") or "train") != "train"]
     edited, held = columns(rows, finding, against)
     absent = [name for name in held if not any(name in row for row in rows)]
     _asked(edited + absent, edited + absent, backbone, method)
@@ -183,12 +185,12 @@ def augment(
             rows, finding, against, backbone, folder,
             judge=outputs, gates=gates, method=method, seed=seed, progress=tell,
         )  # fmt: skip
-    table = write_manifest(rows, made, folder)
+    written = write_manifest([*rows, *others], made, folder)
     used = [row for row in made if not row["refused"]]
     names = [finding, *dict.fromkeys(against)]
     before, after = counts(rows, names), counts([*rows, *used], names)
     summary: dict[str, Any] = {
-        "manifest": table.name,
+        "manifest": written.name,
         "rows": len(rows),
         "made": len(used),
         "refused": len(made) - len(used),
@@ -206,7 +208,7 @@ def augment(
     emit(
         summary,
         as_json,
-        f"{len(used)} counterfactuals beside {len(rows)} images, {len(made) - len(used)} refused: {table}",
+        f"{len(used)} counterfactuals beside {len(rows)} images, {len(made) - len(used)} refused: {written}",
     )
 
 

@@ -25,7 +25,9 @@ def studio(
     bench: Annotated[Path | None, typer.Option(help="A folder of results of counterscan bench to show.")] = None,
     state: Annotated[Path | None, typer.Option(help="Where sessions are kept while they last.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Never use the network for a model.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the address as one JSON object once it listens.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the address as one JSON object once it listens.")
+    ] = False,
 ) -> None:
     """Open the studio in a browser: load an image, ask what if, and see the answer. Ctrl-C ends it.
 

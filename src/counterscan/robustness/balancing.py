@@ -98,7 +98,7 @@ def _edited(
     words: dict[str, Any] = {
         verb: [name for name, value in task.changes if value == to] for to, verb in enumerate(("remove", "add"))
     }
-    facts = {k: v for k, v in row.items() if k != "path"} | dict(task.changes) | {"synthetic": 1}
+    facts = {k: v for k, v in row.items() if k != "path"} | dict(task.changes) | {"synthetic": "yes"}
     facts |= {
         "source": str(row["path"]),
         "edit": ", ".join(f"{verb} {name}" for verb, names in words.items() for name in names),
@@ -109,7 +109,8 @@ def _edited(
         result = edit(row["path"], **words, method=method, model=backbone, seed=task.seed)
     except CounterscanError as error:
         return facts | {"refused": str(error)}, None
-    return facts | {"method": result.method}, result
+    said = {"caption": result.edit.target} if row.get("caption") else {}  # the old one speaks of what is gone
+    return facts | said | {"method": result.method}, result
 
 
 def _told(seen: Measured, wanted: Mapping[str, int]) -> dict[str, Any]:
@@ -137,7 +138,9 @@ def _write(result: Counterfactual, task: Task, folder: Path) -> str:
 def write_manifest(rows: Sequence[Mapping[str, Any]], made: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     """``folder/manifest.csv``: the old rows by absolute path, then those made and not refused, marked ``synthetic``."""
     used = [{k: v for k, v in row.items() if k not in ("key", "refused")} for row in made if not row["refused"]]
-    old = [dict(row) | {"path": str(Path(row["path"]).resolve()), "synthetic": 0} for row in rows]
+    old = [
+        dict(row) | {"path": str(Path(row["path"]).resolve()), "synthetic": row.get("synthetic", "")} for row in rows
+    ]
     columns = list(dict.fromkeys(key for row in [*old, *used] for key in row))
     path, draft = folder / "manifest.csv", folder / f".manifest.csv.{os.getpid()}"
     with draft.open("w", newline="", encoding="utf-8") as file:

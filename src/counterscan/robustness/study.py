@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from counterscan.data.manifest import CONTRAST
 from counterscan.errors import DataError
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ class Seen:
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:
-    """The rows of a manifest (CSV or Parquet), with absolute ``path``. ``DataError`` names what is wrong."""
+    """The rows of a manifest (CSV or Parquet), with absolute ``path``, ``mask`` and ``path_*``; what is unknown is empty.
+    ``DataError`` names what is wrong.
+    """
     import pandas as pd
 
     try:
@@ -41,11 +44,15 @@ def read_table(path: Path) -> list[dict[str, Any]]:
         raise DataError(f"{path}: not a manifest ({' '.join(str(error).split())[:160]})") from None
     if "path" not in table:
         raise DataError(f"{path}: has no column 'path'; counterscan data import makes a manifest")
-    rows: list[dict[str, Any]] = table.to_dict("records")
+    rows: list[dict[str, Any]] = table.astype(object).where(table.notna(), "").to_dict("records")
     missing = [f"row {i + 2}: {row['path']}" for i, row in enumerate(rows) if not (path.parent / row["path"]).is_file()]
     if missing:
         raise DataError(f"{path}: {len(missing)} images are absent: {'; '.join(missing[:3])}")
-    return [row | {"path": path.parent / row["path"]} for row in rows]
+    files = [name for name in table if name == "mask" or str(name).startswith(CONTRAST)]
+    for row in rows:
+        row |= {name: str((path.parent / row[name]).resolve()) for name in files if row[name]}
+        row["path"] = path.parent / row["path"]
+    return rows
 
 
 def patients(rows: Sequence[Mapping[str, Any]]) -> list[str]:
