@@ -1,22 +1,26 @@
 """OpenVINO beside eager torch on the CPU: error and speed of one network evaluation and of an edit.
 
-    python benchmarks/openvino_speed.py --model chest-nih
+    python benchmarks/openvino_speed.py --model chest-nih -o benchmarks/results/openvino_speed
 
 The two take turns and the fastest of the rounds counts, because other work on the machine only ever adds time. Prints one
-JSON object: ``seconds`` of each, their ``ratio`` (eager / OpenVINO), and the largest absolute difference.
+JSON object, and writes it with a table: seconds of each (``_cpu``: of the processor), their ``ratio`` (eager / OpenVINO), and
+the largest absolute difference. ``load_average_before`` is what the machine did besides.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from counterscan import load
+from counterscan.imaging.files import replacing
 from counterscan.scale.openvino import OpenVino
 
 
@@ -45,14 +49,16 @@ def main() -> None:
     parser.add_argument("--model", default="chest-nih")
     parser.add_argument("--rows", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("-o", type=Path, default=Path("benchmarks/results/openvino_speed"))
     arguments = parser.parse_args()
+    machine = {"cores": os.cpu_count(), "load_average_before": round(os.getloadavg()[0], 1)}
     eager = load(arguments.model)
     fast = OpenVino(eager)
     rows, generator = arguments.rows, torch.Generator().manual_seed(0)
     z = torch.randn(rows, *eager.latent_shape, generator=generator)
     image = torch.rand(rows, eager.channels, eager.resolution, eager.resolution, generator=generator)
     condition = eager.embed([f"{eager.card.template}."]).repeat(rows)
-    report: dict[str, Any] = {"model": arguments.model, "rows": rows, "threads": torch.get_num_threads()}
+    report: dict[str, Any] = {"model": arguments.model, "rows": rows, "threads": torch.get_num_threads()} | machine
     began = time.perf_counter()
     with torch.no_grad():
         fast.predict(z, 500, condition), fast.encode(image), fast.decode(z)
@@ -65,7 +71,29 @@ def main() -> None:
             error = float((work(eager) - work(fast)).abs().max())
             seconds = turns(lambda w=work: w(eager), lambda w=work: w(fast), arguments.rounds)
             report[name] = {"error": error, **seconds}
-    print(json.dumps(report, indent=2))
+    text = json.dumps(report, indent=2) + "\n"
+    print(text)
+    arguments.o.mkdir(parents=True, exist_ok=True)
+    for name, content in (("results.json", text), ("results.md", markdown(report))):
+        with replacing(arguments.o / name) as draft:
+            draft.write_text(content, encoding="utf-8")
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The times as a page."""
+    columns = ("eager", "openvino", "ratio", "ratio_cpu", "error")
+    rows = (
+        f"| {name} | " + " | ".join(f"{report[name][column]:.3g}" for column in columns) + " |"
+        for name in ("predict", "encode", "decode")
+    )
+    return f"""# OpenVINO beside eager torch
+
+`{report["model"]}`, {report["rows"]} images at a time, {report["threads"]} threads of {report["cores"]} cores with a load
+average of {report["load_average_before"]} before. Seconds are the fastest round's; `ratio_cpu` is of processor seconds.
+
+| | eager s | OpenVINO s | ratio | ratio_cpu | largest difference |
+| --- | --- | --- | --- | --- | --- |
+""" + "\n".join([*rows, ""])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""How long a large manifest takes to check and to caption, without its images: processor seconds and memory.
+"""How long a large manifest takes to check and to caption, without its images: processor seconds and peak memory.
+
+Writes ``results.json`` and a table; ``load_average_before`` is what the machine did besides.
 
 python benchmarks/table_speed.py -n 100000 -o benchmarks/results/table_speed
 """
@@ -15,6 +17,8 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from counterscan.imaging.files import replacing
 
 FINDINGS = ("pleural effusion", "cardiomegaly", "pneumothorax", "consolidation", "support devices")
 COLUMNS = ("path", "patient", "split", "view", "age", "sex", *FINDINGS)
@@ -49,21 +53,25 @@ def measured(words: list[str]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-n", type=int, default=100_000, help="rows")
-    parser.add_argument("-o", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("-o", type=Path, default=Path("benchmarks/results/table_speed"))
     o = parser.parse_args()
+    machine = {"cores": os.cpu_count(), "load_average_before": round(os.getloadavg()[0], 1)}
     with tempfile.TemporaryDirectory() as place:
         table, folder = Path(place) / "table.csv", Path(place)
         write(table, o.n)
-        result: dict[str, Any] = {"rows": o.n, "bytes": table.stat().st_size}
+        result: dict[str, Any] = {"rows": o.n, "bytes": table.stat().st_size} | machine
         result["check"] = measured(["data", "check", str(table), "--no-images", "-o", str(folder / "report")])
         result["caption"] = measured(["data", "caption", str(table), "-o", str(folder / "captioned.parquet")])
     lines = [f"| {k} | {result[k]['processor_seconds']} | {result[k]['peak_mib']} |" for k in ("check", "caption")]
-    text = (
-        f"A table of {o.n:,} rows.\n\n| command | processor s | MiB |\n| --- | --- | --- |\n" + "\n".join(lines) + "\n"
-    )
+    text = f"""A table of {o.n:,} rows, {machine["cores"]} cores, load average {machine["load_average_before"]} before.
+
+| command | processor s | MiB |
+| --- | --- | --- |
+""" + "\n".join([*lines, ""])
     o.o.mkdir(parents=True, exist_ok=True)
-    (o.o / "results.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    (o.o / "results.md").write_text(text, encoding="utf-8")
+    for name, content in (("results.json", json.dumps(result, indent=1) + "\n"), ("results.md", text)):
+        with replacing(o.o / name) as draft:
+            draft.write_text(content, encoding="utf-8")
     print(text)
 
 

@@ -1,18 +1,20 @@
 """Images a second in training: Counterscan's trainer beside the loop of diffusers' text-to-image example, in one run.
 
-    python benchmarks/train_speed.py --model chest-world --batch 4 --steps 6 --rounds 3
+    python benchmarks/train_speed.py --model chest-world --batch 4 --steps 6 --rounds 3 -o benchmarks/results/train_speed
 
 Same model, data, batch, precision and optimizer; only the U-Net learns. The peer's loop is written from diffusers' documentation
 (examples/text_to_image): a DataLoader reads, resizes and normalises images and tokenizes captions, and every step runs
 the autoencoder, the text encoder, the U-Net, the mean squared error, clipping and AdamW. The sides take turns, so that a busy
-machine slows all of them; ``uncached`` is Counterscan with ``data.cache=false``. Prints one JSON object; ``rates`` are
-images a second in each round, ``ratio`` the medians' over the peer's.
+machine slows all of them; ``uncached`` is Counterscan with ``data.cache=false``. Prints one JSON object, and writes it with
+a table; ``rates`` are images a second in each round, ``ratio`` the medians' over the peer's, ``load_average_before`` what
+the machine did besides.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -29,6 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import counterscan
 from counterscan.data.manifest import read, resolve
+from counterscan.imaging.files import replacing
 from counterscan.training import loader
 from counterscan.training.config import Config
 from counterscan.training.session import Session
@@ -113,9 +116,35 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="steps of each side in a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("-o", type=Path, default=Path("benchmarks/results/train_speed"))
     options = parser.parse_args()
+    machine = {"cores": os.cpu_count(), "load_average_before": round(os.getloadavg()[0], 1)}
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(compare(options, Path(folder))))
+        found = compare(options, Path(folder)) | machine
+    text = json.dumps(found, indent=2) + "\n"
+    print(text)
+    options.o.mkdir(parents=True, exist_ok=True)
+    for name, content in (("results.json", text), ("results.md", markdown(found))):
+        with replacing(options.o / name) as draft:
+            draft.write_text(content, encoding="utf-8")
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """The rates of all sides as a page."""
+    rows = (
+        f"| {name} | {statistics.median(rates):.3f} | {min(rates):.3f} to {max(rates):.3f} | {found['ratio'].get(name, 1)} "
+        f"| {found['seconds_before_the_first_round'][name]} |"
+        for name, rates in found["rates"].items()
+    )
+    return f"""# Training beside diffusers' text-to-image example
+
+`{found["model"]}` at {found["resolution"]} px, batch {found["batch"]}, {found["threads"]} threads of {found["cores"]} cores
+with a load average of {found["load_average_before"]} before; medians of {len(found["rates"]["peer"])} rounds of
+{found["steps"]} steps, in turns. `peer` is the example's loop, `uncached` the trainer without kept latents.
+
+| side | images/s | from, to | times the peer | s before the first round |
+| --- | --- | --- | --- | --- |
+""" + "\n".join([*rows, ""])
 
 
 def compare(options: argparse.Namespace, work: Path) -> dict[str, Any]:
@@ -154,7 +183,13 @@ def compare(options: argparse.Namespace, work: Path) -> dict[str, Any]:
             rates[name].append(round(timed(side, options.steps, options.batch), 3))
     medians = {name: statistics.median(values) for name, values in rates.items()}
     ratio = {name: round(value / medians["peer"], 3) for name, value in medians.items() if name != "peer"}
-    setting = {"model": options.model, "batch": options.batch, "threads": torch.get_num_threads()}
+    setting = {
+        "model": options.model,
+        "resolution": backbone.resolution,
+        "batch": options.batch,
+        "steps": options.steps,
+    }
+    setting |= {"threads": torch.get_num_threads()}
     return setting | {"rates": rates, "ratio": ratio, "seconds_before_the_first_round": prepared}
 
 

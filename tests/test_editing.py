@@ -218,10 +218,13 @@ def test_blend_of_nothing_is_nothing() -> None:
 def test_blend_passes_over_specks_and_fills_holes() -> None:
     _, reconstruction, edited = block()
     edited[55:60, 65:70] = reconstruction[55:60, 65:70]
-    edited[5, 5] += 0.3
+    reconstruction, edited = (image.repeat(4, 0).repeat(4, 1) for image in (reconstruction, edited))
+    edited[20, 20] += 0.3
     mask = changed_area(reconstruction, edited)
-    assert not mask[:20, :20].any()
-    assert mask[42:78, 52:88].all()
+    assert not mask[:80, :80].any()
+    assert mask[168:312, 208:352].all()
+    edited[20:26, 20:26] += 0.3  # an electrode is no speck
+    assert changed_area(reconstruction, edited)[20:26, 20:26].all()
 
 
 def test_feather_stays_within_its_limit_but_not_at_the_image_border() -> None:

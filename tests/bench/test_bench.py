@@ -73,7 +73,9 @@ def test_a_model_that_knows_nothing_of_the_world_is_refused():
         shared("brain", ["pacemaker"])
 
 
-@pytest.mark.parametrize(("world", "finding", "channels"), [("chest", "cardiomegaly", 3), ("colon", "sessile polyp", 1)])
+@pytest.mark.parametrize(
+    ("world", "finding", "channels"), [("chest", "cardiomegaly", 3), ("colon", "sessile polyp", 1)]
+)
 def test_grey_and_colour_meet(world, finding, channels, tmp_path):
     model = load(tiny(tmp_path / "model", channels=channels))
     (row,) = bench(model, [Nothing()], world, tmp_path, n=1, findings=[finding], directions=["remove"])["rows"]
@@ -94,7 +96,7 @@ def test_doing_nothing_scores_one_and_the_truth_zero():
 
 def test_the_judge_counts_only_what_it_got_right():
     class Judge:
-        labels = ("pacemaker", "left pacemaker")
+        labels, channels = ("pacemaker", "left pacemaker"), 1
 
         def probabilities(self, images):
             bright = images.mean(dim=(1, 2, 3))

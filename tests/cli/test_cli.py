@@ -58,7 +58,7 @@ def test_edit_prints_the_contract(model, image, tmp_path):
     assert np.array_equal(before[outside], after[outside])
     record = json.loads((out / "run.json").read_text())
     assert record["command"] == "edit" and record["model"]["fingerprint"] and record["versions"]["torch"]
-    assert record["arguments"][0] == "edit" and record["seeds"] == [0] and record["settings"]["offline"] is False
+    assert record["seeds"] == [3] and record["settings"]["offline"] is False
 
 
 def test_equal_seeds_equal_files(model, image, tmp_path):
@@ -175,4 +175,7 @@ def test_main_prints_one_line_and_the_exit_code(tmp_path):
 
 def test_json_has_no_number_that_json_has_not(capsys):
     emit({"a": [float("nan"), 1.5, {"b": float("-inf")}], "c": "nan"}, True, "")
-    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {"a": [None, 1.5, {"b": None}], "c": "nan"}
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {
+        "a": [None, 1.5, {"b": None}],
+        "c": "nan",
+    }

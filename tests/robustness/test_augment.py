@@ -250,6 +250,7 @@ def test_augment_writes_a_manifest_and_goes_on_where_it_stopped(manifest, model,
     assert code == 0, err
     first = json.loads(out)
     assert first["made"] + first["refused"] == 6
+    assert json.loads((tmp_path / "a" / "run.json").read_text())["arguments"] == [str(word) for word in words]
     assert (first["finding"], first["against"], first["edited"]) == ("pleural effusion", "pacemaker", ["pacemaker"])
     with (tmp_path / "a" / "manifest.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from tests.backbones import tiny as families
 from tests.data.layouts import REPORT, picture, text
 from tests.models import tiny
 
 import counterscan
-from counterscan.data.manifest import write
+from counterscan.data.manifest import read as rows_of
+from counterscan.data.manifest import resolve, write
 from counterscan.data.readers import open_layout
 from counterscan.training.config import read
 from counterscan.training.trainer import train
@@ -80,6 +83,41 @@ def brats(top: Path) -> None:
     volume(top / "BraTS2021_00000/BraTS2021_00000_seg.nii.gz", lesion(4), np.uint8)
 
 
+def nih_cxr14(top: Path) -> None:
+    """As released: twelve folders of images, one table, and the two official lists."""
+    head = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,OriginalImage[Width,"
+    rows = [head + "Height],OriginalImagePixelSpacing[x,y],"]
+    names = [f"0000000{k}_000.png" for k in range(1, 6)]
+    for k, name in enumerate(names):
+        picture(top / f"images_00{k + 1}/images" / name, (64, 64))
+        found = ("No Finding", "Cardiomegaly|Effusion", "Infiltration", "Effusion", "No Finding")[k]
+        rows.append(f"{name},{found},0,{k + 1},058Y,M,PA,2682,2749,0.143,0.143,")
+    text(top / "Data_Entry_2017.csv", "\n".join(rows) + "\n")
+    text(top / "train_val_list.txt", "\n".join(names[:4]) + "\n")
+    text(top / "test_list.txt", names[4] + "\n")
+
+
+def covid(top: Path) -> None:
+    """As it is unpacked: a folder a class, with the images and the masks of their lungs, which are smaller."""
+    for name in ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia"):
+        inside = top / "COVID-19_Radiography_Dataset" / name
+        picture(inside / f"images/{name}-1.png", (299, 299))
+        picture(inside / f"masks/{name}-1.png", (256, 256))
+        text(inside.with_name(f"{name}.metadata.xlsx"), "")
+
+
+def rocov2(top: Path) -> None:
+    for split in ("train", "valid", "test"):
+        names = [f"ROCOv2_2023_{split}_00000{k}" for k in (1, 2)]
+        for name in names:
+            picture(top / split / f"{name}.jpg", (40, 56), mode="RGB")
+        told = [f'{name},"CT of the chest, with a left pleural effusion."' for name in names]
+        text(top / f"{split}_captions.csv", "\n".join(["ID,Caption", *told]) + "\n")
+        text(top / f"{split}_concepts.csv", "\n".join(["ID,CUIs", *(f"{n},C0040405;C0032227" for n in names)]) + "\n")
+    mapping = "C0040405,X-Ray Computed Tomography\nC0032227,Pleural effusion disorder\n"
+    text(top / "cui_mapping.csv", "CUI,Canonical name\n" + mapping)
+
+
 def with_metadata(top: Path, rows: list[str], mode: str = "L") -> None:
     """``metadata.csv`` and the files that it names."""
     text(top / "metadata.csv", "\n".join(rows) + "\n")
@@ -118,7 +156,8 @@ def brain(top: Path) -> None:
 
 
 LAYOUTS = {
-    "chexpert": chexpert, "mimic-cxr-jpg": mimic, "medvqa-gi": medvqa, "brats": brats, "nih": nih, "gi": gi, "brain": brain,
+    "chexpert": chexpert, "mimic-cxr-jpg": mimic, "nih-cxr14": nih_cxr14, "covid-radiography": covid, "rocov2": rocov2,
+    "medvqa-gi": medvqa, "brats": brats, "nih": nih, "gi": gi, "brain": brain,
 }  # fmt: skip
 
 
@@ -130,17 +169,17 @@ def edited(model: Path, channels: int, folder: Path, **request: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "layout"),
+    ("name", "layout", "asked"),
     [
-        ("prism-chexpert", "chexpert"),
-        ("roentgen-mimic", "mimic-cxr-jpg"),
-        ("roentgen2-mimic", "mimic-cxr-jpg"),
-        ("chambon-nih", "chexpert"),
-        ("vald-covid", "chexpert"),
-        ("msdm-medvqa", "medvqa-gi"),
+        ("prism-chexpert", "chexpert", {"remove": "pneumothorax"}),
+        ("roentgen-mimic", "mimic-cxr-jpg", {"source": "No pneumonia.", "target": "Right pneumonia."}),
+        ("roentgen2-mimic", "mimic-cxr-jpg", {"source": "No pneumonia.", "target": "Right pneumonia."}),
+        ("chambon-nih", "nih-cxr14", {"remove": "cardiomegaly"}),
+        ("vald-covid", "covid-radiography", {"remove": "covid-19"}),
+        ("msdm-medvqa", "medvqa-gi", {"source": "a polyp", "target": "no polyps"}),
     ],
 )
-def test_a_stable_diffusion_recipe(tmp_path, name, layout):
+def test_a_stable_diffusion_recipe(tmp_path, name, layout, asked):
     manifest = manifest_of(layout, tmp_path)
     start = tiny(tmp_path / "start", channels=3)
     words = [f"data.manifest={manifest}", f"model={start}", f"output={tmp_path / 'run'}"]
@@ -150,7 +189,7 @@ def test_a_stable_diffusion_recipe(tmp_path, name, layout):
         families.bert_tokenizer().save_pretrained(tmp_path / "encoder")
         words.append(f"text_encoder={tmp_path / 'encoder'}")
     result = train(read(CONFIGS / f"{name}.yaml", [*SMALL, *words]))
-    edited(result.folder, 3, tmp_path, source="chest radiograph", target="chest radiograph: pleural effusion")
+    edited(result.folder, 3, tmp_path, **asked)
 
 
 @pytest.mark.parametrize("name", ["gi-vae", "brain-t1c-vae", "msdm-medvqa-vae"])
@@ -183,7 +222,7 @@ def test_the_built_in_chest_model_is_gone_on_with(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "layout"), [("gi", "gi"), ("brain-t1c", "brain")])
-def test_a_built_in_model_from_nothing_in_its_own_layout(tmp_path, name, layout):
+def test_a_small_model_from_nothing_in_its_own_layout(tmp_path, name, layout):
     words = [f"data.manifest={manifest_of(layout, tmp_path)}", *(word for word in SMALL if "split" not in word)]
     first = train(read(CONFIGS / f"{name}-vae.yaml", [*words, *COMPACT, f"output={tmp_path / 'vae'}"]))
     again = [f"model={first.folder}", f"output={tmp_path / 'run'}"]
@@ -193,19 +232,46 @@ def test_a_built_in_model_from_nothing_in_its_own_layout(tmp_path, name, layout)
     edited(result.folder, opened.channels, tmp_path, source="a polyp", target="no polyps", method="sdedit")
 
 
-@pytest.mark.parametrize("name", ["polyp-lora-medvqa", "flux-lora-rocov2"])
-def test_a_recipe_of_adapters(tmp_path, name):
-    family = families.flux if name.startswith("flux") else families.kandinsky
-    words = [f"data.manifest={manifest_of('medvqa-gi', tmp_path)}", f"model={family(tmp_path / 'start')}"]
+@pytest.mark.parametrize(
+    ("name", "layout", "family", "method"),
+    [
+        ("polyp-lora-medvqa", "medvqa-gi", families.kandinsky, "sdedit"),
+        ("flux-lora-rocov2", "rocov2", families.flux, "flow-edit"),
+    ],
+)
+def test_a_recipe_of_adapters(tmp_path, name, layout, family, method):
+    words = [f"data.manifest={manifest_of(layout, tmp_path)}", f"model={family(tmp_path / 'start')}"]
     result = train(read(CONFIGS / f"{name}.yaml", [*SMALL, *words, f"output={tmp_path / 'run'}"]))
-    request = {"source": "chest radiograph", "target": "pleural effusion"}
-    edited(result.folder, 3, tmp_path, method="flow-edit" if name.startswith("flux") else "sdedit", **request)
+    edited(result.folder, 3, tmp_path, method=method, source="chest radiograph", target="pleural effusion")
 
 
 def test_the_pixel_recipe(tmp_path):
-    words = [f"data.manifest={manifest_of('brats', tmp_path)}", "pixel.resolution=32", "pixel.blocks=[8, 16, 16, 16]"]
+    """The four contrasts of a slice with a tumour are edited together, as they were learned."""
+    manifest = manifest_of("brats", tmp_path)
+    words = [f"data.manifest={manifest}", "pixel.resolution=32", "pixel.blocks=[8, 16, 16, 16]"]
     words += ["pixel.head_width=8", f"output={tmp_path / 'run'}"]
     result = train(read(CONFIGS / "diff-scm-brats.yaml", [*SMALL, *words]))
     opened = counterscan.load(result.folder)
     assert (opened.family, opened.channels, opened.card.classes) == ("pixel", 4, ("glioma", "no glioma", ""))
     assert opened.card.findings == ("glioma",) and opened.card.template == "brain mri"
+    row = next(row for row in rows_of(manifest) if row.findings["glioma"])
+    files = [resolve(manifest, path) for path in (row.path, *row.contrasts.values())]
+    contrasts = np.stack([np.asarray(Image.open(path)) for path in files], -1)
+    healthy = counterscan.edit(contrasts, remove="glioma", method="diff-scm", model=opened)
+    assert healthy.counterfactual.pixels.shape == contrasts.shape == (40, 32, 4)
+    assert healthy.mask.any() and (healthy.counterfactual.pixels != contrasts).any()
+
+
+def test_the_loss_curve_of_a_recipe_goes_to_tensorboard(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    words = [f"data.manifest={manifest_of('nih-cxr14', tmp_path)}", f"model={tiny(tmp_path / 'start', channels=1)}"]
+    words += ["tracker=tensorboard", f"output={tmp_path / 'run'}"]
+    train(read(CONFIGS / "chambon-nih.yaml", [*SMALL, *words]))
+    seen = EventAccumulator(str(tmp_path / "run/counterscan")).Reload()
+    kept = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert [(event.step, event.value) for event in seen.Scalars("loss")] == [
+        (line["step"], pytest.approx(line["loss"])) for line in kept
+    ]
+    assert {"loss", "norm", "images_per_second"} <= set(seen.Tags()["scalars"]) and len(kept) == 3
