@@ -348,11 +348,15 @@ def told_privacy(told: dict[str, Any]) -> str:
 def write_page(run: Run, page: Path, backbone: Any, parts: dict[str, str], records: Sequence[manifests.Record]) -> None:
     """Put the sections together."""
     patients = len({record.patient for record in records})
+    sizes = {"-n": run.most, "--maps": run.maps, "--samples": run.samples}
+    asked = " ".join([f"--model {Path(run.model).name}", *(f"{k} {v}" for k, v in sizes.items() if v)])
     text = f"""# Real radiographs: {backbone.card.name}
 
-Made by `python benchmarks/nih_report.py NIH --model {Path(run.model).name}`. Model {backbone.card.name}, fingerprint
-{backbone.fingerprint}, method {backbone.card.default_method}; judge and peers {Path(run.judge).name}, which guided and chose
-no edit. {len(records)} test images of {patients} patients of NIH ChestX-ray14; no patient is in training and test. Intervals
+Made by `python benchmarks/nih_report.py NIH {asked}`.
+Model {backbone.card.name}, fingerprint {backbone.fingerprint}, method {backbone.card.default_method};
+judge and peers {Path(run.judge).name}, which guided and chose no edit.
+{len(records)} test images of {patients} patients of NIH ChestX-ray14; no patient is in
+training and test. Intervals
 are 95 % bootstraps by patient, p-values of sign-flip tests by patient. Definitions: [evaluation](evaluation.md).
 
 What limits every number here: labels were mined from reports ("pneumonia" above all is noisy); support devices were labelled
