@@ -30,12 +30,11 @@ from counterscan.worlds import chest
 Rule = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
-def ours(threshold: float | None = None) -> Rule:
-    """The rule in use, with its own threshold or a fixed one."""
+def ours(**constants: float) -> Rule:
+    """The rule in use, with some of its constants otherwise."""
 
     def rule(original: np.ndarray, rebuilt: np.ndarray, edited: np.ndarray) -> np.ndarray:
-        fixed = {} if threshold is None else {"LEAST": threshold, "MOST": threshold}
-        with mock.patch.multiple(blending, **fixed):
+        with mock.patch.dict(vars(blending), constants):
             change, weight = blending.blend(original, rebuilt, edited)
         return original + weight * change
 
@@ -46,9 +45,10 @@ RULES: dict[str, Rule] = {
     "the decoding alone": lambda original, rebuilt, edited: edited,
     "differences alone": lambda original, rebuilt, edited: original + edited - rebuilt,
     "ours": ours(),
-    "ours, above 0.01": ours(0.01),
-    "ours, above 0.04": ours(0.04),
-    "ours, everywhere": ours(-1.0),
+    "ours, above 0.01": ours(LEAST=0.01, MOST=0.01),
+    "ours, above 0.04": ours(LEAST=0.04, MOST=0.04),
+    "ours, everywhere": ours(LEAST=-1.0, MOST=-1.0),
+    "ours, blind to what is small": ours(SMOOTHING=1 / 128, SMALLEST=1e-3),
 }
 
 
