@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from measured import keep, machine
 
 from counterscan import load
-from counterscan.imaging.files import replacing
 from counterscan.scale.openvino import OpenVino
 
 
@@ -51,14 +50,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("-o", type=Path, default=Path("benchmarks/results/openvino_speed"))
     arguments = parser.parse_args()
-    machine = {"cores": os.cpu_count(), "load_average_before": round(os.getloadavg()[0], 1)}
+    now = machine()
     eager = load(arguments.model)
     fast = OpenVino(eager)
     rows, generator = arguments.rows, torch.Generator().manual_seed(0)
     z = torch.randn(rows, *eager.latent_shape, generator=generator)
     image = torch.rand(rows, eager.channels, eager.resolution, eager.resolution, generator=generator)
     condition = eager.embed([f"{eager.card.template}."]).repeat(rows)
-    report: dict[str, Any] = {"model": arguments.model, "rows": rows, "threads": torch.get_num_threads()} | machine
+    report: dict[str, Any] = {"model": arguments.model, "rows": rows, "threads": torch.get_num_threads()} | now
     began = time.perf_counter()
     with torch.no_grad():
         fast.predict(z, 500, condition), fast.encode(image), fast.decode(z)
@@ -71,12 +70,8 @@ def main() -> None:
             error = float((work(eager) - work(fast)).abs().max())
             seconds = turns(lambda w=work: w(eager), lambda w=work: w(fast), arguments.rounds)
             report[name] = {"error": error, **seconds}
-    text = json.dumps(report, indent=2) + "\n"
-    print(text)
-    arguments.o.mkdir(parents=True, exist_ok=True)
-    for name, content in (("results.json", text), ("results.md", markdown(report))):
-        with replacing(arguments.o / name) as draft:
-            draft.write_text(content, encoding="utf-8")
+    print(json.dumps(report, indent=2))
+    keep(arguments.o, report, markdown(report))
 
 
 def markdown(report: dict[str, Any]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import os
 import random
 import subprocess
@@ -18,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from counterscan.imaging.files import replacing
+from measured import keep, machine
 
 FINDINGS = ("pleural effusion", "cardiomegaly", "pneumothorax", "consolidation", "support devices")
 COLUMNS = ("path", "patient", "split", "view", "age", "sex", *FINDINGS)
@@ -55,23 +54,20 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=100_000, help="rows")
     parser.add_argument("-o", type=Path, default=Path("benchmarks/results/table_speed"))
     o = parser.parse_args()
-    machine = {"cores": os.cpu_count(), "load_average_before": round(os.getloadavg()[0], 1)}
+    now = machine()
     with tempfile.TemporaryDirectory() as place:
         table, folder = Path(place) / "table.csv", Path(place)
         write(table, o.n)
-        result: dict[str, Any] = {"rows": o.n, "bytes": table.stat().st_size} | machine
+        result: dict[str, Any] = {"rows": o.n, "bytes": table.stat().st_size} | now
         result["check"] = measured(["data", "check", str(table), "--no-images", "-o", str(folder / "report")])
         result["caption"] = measured(["data", "caption", str(table), "-o", str(folder / "captioned.parquet")])
     lines = [f"| {k} | {result[k]['processor_seconds']} | {result[k]['peak_mib']} |" for k in ("check", "caption")]
-    text = f"""A table of {o.n:,} rows, {machine["cores"]} cores, load average {machine["load_average_before"]} before.
+    text = f"""A table of {o.n:,} rows, {now["cores"]} cores, load average {now["load_average_before"]} before.
 
 | command | processor s | MiB |
 | --- | --- | --- |
 """ + "\n".join([*lines, ""])
-    o.o.mkdir(parents=True, exist_ok=True)
-    for name, content in (("results.json", json.dumps(result, indent=1) + "\n"), ("results.md", text)):
-        with replacing(o.o / name) as draft:
-            draft.write_text(content, encoding="utf-8")
+    keep(o.o, result, text)
     print(text)
 
 

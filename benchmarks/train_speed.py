@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -31,7 +30,6 @@ from torch.utils.data import DataLoader, Dataset
 
 import counterscan
 from counterscan.data.manifest import read, resolve
-from counterscan.imaging.files import replacing
 from counterscan.training import loader
 from counterscan.training.config import Config
 from counterscan.training.session import Session
@@ -118,15 +116,11 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("-o", type=Path, default=Path("benchmarks/results/train_speed"))
     options = parser.parse_args()
-    machine = {"cores": os.cpu_count(), "load_average_before": round(os.getloadavg()[0], 1)}
+    now = machine()
     with tempfile.TemporaryDirectory() as folder:
-        found = compare(options, Path(folder)) | machine
-    text = json.dumps(found, indent=2) + "\n"
-    print(text)
-    options.o.mkdir(parents=True, exist_ok=True)
-    for name, content in (("results.json", text), ("results.md", markdown(found))):
-        with replacing(options.o / name) as draft:
-            draft.write_text(content, encoding="utf-8")
+        found = compare(options, Path(folder)) | now
+    print(json.dumps(found, indent=2))
+    keep(options.o, found, markdown(found))
 
 
 def markdown(found: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 
 import numpy as np
@@ -49,20 +48,12 @@ def rows(tmp_path):
     return out
 
 
-def saved(folder, rows):
-    with (folder / "manifest.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return folder / "manifest.csv"
-
-
 def kinds(found):
     return {(issue.kind, issue.row) for issue in found.issues}
 
 
 def test_a_sound_set(tmp_path, rows):
-    found = check(saved(tmp_path, rows))
+    found = check(write_manifest(tmp_path, rows))
     assert found.sound and found.issues == [] and found.rows == COUNT
     assert found.balance["pneumonia"] == {"present": 12, "absent": 12}
     assert found.splits == {"train": 20, "test": 4}
@@ -131,7 +122,7 @@ def no_training(folder, rows):
 )
 def test_what_makes_training_unsound(tmp_path, rows, plant):
     expected = plant(tmp_path, rows)
-    found = check(saved(tmp_path, rows))
+    found = check(write_manifest(tmp_path, rows))
     assert kinds(found) == expected and not found.sound
 
 
@@ -150,7 +141,7 @@ def test_what_is_only_odd(tmp_path, rows):
         }
     rows.append(rows[8] | {"caption": "another"})  # a second caption is no repetition
     rows.append(dict(rows[9]))
-    found = check(saved(tmp_path, rows))
+    found = check(write_manifest(tmp_path, rows))
     whole = {("no mask", 0), ("label typo", 0), ("rare finding", 0), ("no negatives", 0), ("not a finding", 0)}
     assert kinds(found) == {("inverted", 2), ("rotated", 3), ("rotated", 4), ("repeated row", COUNT + 2)} | whole
     assert found.sound
@@ -160,9 +151,9 @@ def test_what_is_only_odd(tmp_path, rows):
 def test_slices_of_one_patient_may_look_alike(tmp_path, rows):
     Image.open(tmp_path / "images/2.png").save(tmp_path / "images/3.png")
     rows[2]["patient"] = rows[3]["patient"]
-    assert check(saved(tmp_path, rows)).issues == []
+    assert check(write_manifest(tmp_path, rows)).issues == []
     rows[2]["patient"] = "p2"
-    assert kinds(check(saved(tmp_path, rows))) == {("duplicate", 4)}
+    assert kinds(check(write_manifest(tmp_path, rows))) == {("duplicate", 4)}
 
 
 def test_hashes_see_through_contrast_and_size_but_not_through_patients():
@@ -183,14 +174,16 @@ def test_two_of_one_shape_are_no_copies(tmp_path, rows):
     one, other = (np.clip(shape + 0.04 * rng.normal(size=shape.shape), 0, 1) for _ in range(2))
     save(tmp_path / "images/4.png", one), save(tmp_path / "images/21.png", other)
     near = sum((x ^ y).bit_count() for x, y in zip(difference_hash(one), difference_hash(other), strict=True))
-    assert near <= NEAR and check(saved(tmp_path, rows)).sound
+    assert near <= NEAR and check(write_manifest(tmp_path, rows)).sound
     Image.open(tmp_path / "images/4.png").convert("RGB").save(tmp_path / "images/21.png")
-    assert kinds(check(saved(tmp_path, rows))) == {("duplicate across splits", 22)}
+    assert kinds(check(write_manifest(tmp_path, rows))) == {("duplicate across splits", 22)}
 
 
 def test_the_command_reports_everything_and_fails(tmp_path, rows):
     unreadable(tmp_path, rows), old(tmp_path, rows), leaking(tmp_path, rows)
-    done = CliRunner().invoke(app, ["data", "check", str(saved(tmp_path, rows)), "-o", str(tmp_path / "out"), "--json"])
+    done = CliRunner().invoke(
+        app, ["data", "check", str(write_manifest(tmp_path, rows)), "-o", str(tmp_path / "out"), "--json"]
+    )
     assert done.exit_code == 1
     summary = json.loads(done.stdout)
     assert summary["issues"] == {"unreadable": 2, "impossible age": 2, "leaking patient": 1} and not summary["sound"]
@@ -200,5 +193,5 @@ def test_the_command_reports_everything_and_fails(tmp_path, rows):
 
 
 def test_the_command_on_a_sound_set(tmp_path, rows):
-    done = CliRunner().invoke(app, ["data", "check", str(saved(tmp_path, rows)), "--no-images", "--json"])
+    done = CliRunner().invoke(app, ["data", "check", str(write_manifest(tmp_path, rows)), "--no-images", "--json"])
     assert done.exit_code == 0 and json.loads(done.stdout)["sound"]

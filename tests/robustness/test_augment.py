@@ -14,9 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tests.models import tiny
 
-from counterscan.cli import main
 from counterscan.errors import DataError
 from counterscan.robustness.audit import LIMITS, grey, identity, open_gallery, twin
 from counterscan.robustness.augment import Gates, Measured, Task, columns, counts, passes, plan
@@ -127,11 +125,7 @@ def manifest(tmp_path_factory):
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i}.png")
         row = {"path": f"{i}.png", "patient": f"p{i}", "split": "train", "pleural effusion": f, "pacemaker": f}
         rows.append(row | {"sex": "FM"[f if i != 1 else 0]})
-    with (folder / "manifest.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return folder / "manifest.csv"
+    return write_manifest(folder, rows)
 
 
 @pytest.fixture(scope="module")
@@ -143,11 +137,6 @@ def rows(manifest):
 @pytest.fixture(scope="module")
 def gallery(rows):
     return open_gallery(rows, 0.01)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny(tmp_path_factory.mktemp("models") / "tiny")
 
 
 def shown(path, change=lambda pixels: pixels):
@@ -236,17 +225,10 @@ def test_what_turns_into_another_training_image_is_refused(rows, model, tmp_path
     assert all((tmp_path / "b" / row["path"]).is_file() for row in kept)
 
 
-def run(words, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main([str(w) for w in words])
-    out = capsys.readouterr()
-    return stop.value.code, out.out, out.err
-
-
-def test_augment_writes_a_manifest_and_goes_on_where_it_stopped(manifest, model, tmp_path, capsys):
+def test_augment_writes_a_manifest_and_goes_on_where_it_stopped(manifest, model, tmp_path, run):
     words = ["augment", manifest, "--finding", "pleural effusion", "--against", "pacemaker", "--model", model, "-n", 6]
     words += ["-o", tmp_path / "a", "--json"]
-    code, out, err = run(words, capsys)
+    code, out, err = run(words)
     assert code == 0, err
     first = json.loads(out)
     assert first["made"] + first["refused"] == 6
@@ -261,14 +243,14 @@ def test_augment_writes_a_manifest_and_goes_on_where_it_stopped(manifest, model,
     ledger = tmp_path / "a" / "made.jsonl"
     whole = ledger.read_text()
     ledger.write_text(whole[: len(whole) // 2])
-    assert json.loads(run(words, capsys)[1])["made"] == first["made"]
+    assert json.loads(run(words)[1])["made"] == first["made"]
     assert ledger.read_text() == whole
     ledger.write_text(whole.replace("{", "", 1))
-    code, _, err = run(words, capsys)
+    code, _, err = run(words)
     assert code == 1 and "line 1 is damaged" in err
 
 
-def test_what_augment_writes_is_a_manifest_that_says_what_is_seen(manifest, model, tmp_path, capsys, monkeypatch):
+def test_what_augment_writes_is_a_manifest_that_says_what_is_seen(manifest, model, tmp_path, run, monkeypatch):
     """Of a Parquet file, which has nulls; with masks, captions and a test part."""
     import pandas as pd
 
@@ -280,7 +262,7 @@ def test_what_augment_writes_is_a_manifest_that_says_what_is_seen(manifest, mode
     table["split"] = ["train"] * 6 + ["test"] * 2
     table.to_parquet(manifest.with_name("table.parquet"))
     words = ["augment", manifest.with_name("table.parquet"), "--finding", "pleural effusion", "--against", "pacemaker"]
-    code, out, err = run([*words, "--model", model, "-o", tmp_path / "a", "--json"], capsys)
+    code, out, err = run([*words, "--model", model, "-o", tmp_path / "a", "--json"])
     manifest.with_name("table.parquet").unlink()
     assert code == 0, err
     records = list(read(tmp_path / "a" / "manifest.csv"))
@@ -292,13 +274,13 @@ def test_what_augment_writes_is_a_manifest_that_says_what_is_seen(manifest, mode
     assert "synthetic" in finding_columns(tmp_path / "a" / "manifest.csv")[1]
 
 
-def test_a_joint_balance_records_what_every_gate_saw(manifest, model, tmp_path, capsys):
+def test_a_joint_balance_records_what_every_gate_saw(manifest, model, tmp_path, run):
     from counterscan.robustness.classifier import Classifier
 
     Classifier(["pacemaker", "gout"], size=32, width=8).save(tmp_path / "c", {})
     words = ["augment", manifest, "--finding", "pleural effusion", "--against", "pacemaker", "--against", "sex"]
     words += ["--judge", tmp_path / "c", "--model", model, "-n", 4, "-o", tmp_path / "a", "--json"]
-    code, out, err = run(words, capsys)
+    code, out, err = run(words)
     assert code == 0, err
     told = json.loads(out)
     assert (told["against"], told["edited"]) == ("pacemaker, sex", ["pleural effusion", "pacemaker"])
@@ -315,11 +297,11 @@ def test_a_joint_balance_records_what_every_gate_saw(manifest, model, tmp_path, 
     assert settings["gates"]["drift"] == Gates().drift
 
 
-def test_columns_that_cannot_be_balanced_are_named(manifest, model, tmp_path, capsys):
+def test_columns_that_cannot_be_balanced_are_named(manifest, model, tmp_path, run):
     words = ["augment", manifest, "--finding", "pleural effusion", "--model", model, "-o", tmp_path / "a", "--against"]
-    code, _, err = run([*words, "pleural effusion"], capsys)
+    code, _, err = run([*words, "pleural effusion"])
     assert code == 2 and "against itself" in err
-    code, _, err = run([*words, "sexx"], capsys)
+    code, _, err = run([*words, "sexx"])
     assert code == 2 and "sexx" in err
     assert not (tmp_path / "a").exists()
 

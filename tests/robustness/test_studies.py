@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
-from tests.models import tiny
 
-from counterscan.cli import main
 from counterscan.errors import DataError
 from counterscan.robustness.classifier import Classifier
 from counterscan.robustness.disentangle import entangled, entanglement, matrix, moved
@@ -137,36 +134,20 @@ def manifest(tmp_path_factory):
                 "sex": "FM"[i % 2],
             }
         )
-    with (folder / "manifest.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return folder / "manifest.csv"
+    return write_manifest(folder, rows)
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny(tmp_path_factory.mktemp("models") / "tiny")
-
-
-def run(words, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main([str(w) for w in words])
-    out = capsys.readouterr()
-    return stop.value.code, out.out, out.err
-
-
-def test_stress_and_disentangle_on_the_command_line(manifest, model, tmp_path, capsys):
+def test_stress_and_disentangle_on_the_command_line(manifest, model, tmp_path, run):
     Classifier(["pleural effusion", "pacemaker"], size=32, width=8).save(tmp_path / "c", {"name": "untrained"})
     words = [tmp_path / "c", manifest, "--remove", "pacemaker", "--model", model, "-n", 4, "--json"]
-    code, out, err = run(["stress", *words, "-o", tmp_path / "s"], capsys)
+    code, out, err = run(["stress", *words, "-o", tmp_path / "s"])
     assert code == 0, err
     result = json.loads(out)
     assert {r["output"] for r in result["ranked"]} == {"pleural effusion", "pacemaker"}
     assert any(r["group"] == "sex F" for r in result["effects"])
     assert "Stress test" in (tmp_path / "s" / "report.html").read_text()
     assert json.loads((tmp_path / "s" / "run.json").read_text())["command"] == "stress"
-    code, out, err = run(["disentangle", *words, "-o", tmp_path / "d"], capsys)
+    code, out, err = run(["disentangle", *words, "-o", tmp_path / "d"])
     assert code == 0, err
     result = json.loads(out)
     (low, high), (least, most) = result["matrix_interval"][0][0], result["entanglement_interval"]
@@ -174,23 +155,23 @@ def test_stress_and_disentangle_on_the_command_line(manifest, model, tmp_path, c
     assert least <= result["entanglement"] <= most
     assert result["patients"] == 4
     assert (tmp_path / "d" / "matrix.png").stat().st_size > 1000
-    code, out, _ = run(["disentangle", *words[:-1], "-o", tmp_path / "d"], capsys)
+    code, out, _ = run(["disentangle", *words[:-1], "-o", tmp_path / "d"])
     table = out.splitlines()
     assert table[0].startswith("remove pacemaker: pacemaker ") and table[0].endswith(f"[{low:+.3f}, {high:+.3f}]")
     assert table[1].startswith(f"entanglement {result['entanglement']:.3f} [{least:.3f}, {most:.3f}], 4 images of 4")
 
 
-def test_wrong_words_end_with_two(manifest, model, tmp_path, capsys):
+def test_wrong_words_end_with_two(manifest, model, tmp_path, run):
     Classifier(["gout"], size=32, width=8).save(tmp_path / "c", {})
-    code, _, err = run(["stress", tmp_path / "c", manifest, "--model", model, "-o", tmp_path / "s"], capsys)
+    code, _, err = run(["stress", tmp_path / "c", manifest, "--model", model, "-o", tmp_path / "s"])
     assert code == 2
     assert "--remove or --add" in err
     words = [tmp_path / "c", manifest, "--remove", "pacemaker", "--model", model, "-o", tmp_path / "s"]
-    code, _, err = run(["disentangle", *words], capsys)
+    code, _, err = run(["disentangle", *words])
     assert code == 2
     assert "aims at no output" in err
     (tmp_path / "bad.csv").write_text("path\nabsent.png\n")
-    code, _, err = run(["stress", tmp_path / "c", tmp_path / "bad.csv", *words[2:]], capsys)
+    code, _, err = run(["stress", tmp_path / "c", tmp_path / "bad.csv", *words[2:]])
     assert code == 1
     assert "row 2: absent.png" in err
 

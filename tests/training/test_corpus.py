@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,14 +17,6 @@ from counterscan.errors import DataError
 from counterscan.training.config import Augment, Captions, Data
 from counterscan.training.corpus import Order, balance, fitting, open_corpus, swap_sides, wordings, words_of
 from counterscan.training.pictures import mirrored, read_row, vary
-
-
-def table(folder: Path, rows: list[dict[str, object]]) -> Path:
-    with (folder / "manifest.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return folder / "manifest.csv"
 
 
 @given(st.integers(1, 40), st.integers(0, 2**32 - 1))
@@ -45,7 +35,7 @@ def test_the_order_is_a_function_of_the_place_alone():
 
 def test_balance_draws_with_and_without_equally_often(tmp_path):
     rows = [{"path": f"{i}.png", "split": "train", "rare": int(i < 2), "half": i % 2} for i in range(40)]
-    corpus = open_corpus(Data(manifest=table(tmp_path, rows), balance=("rare", "half")))
+    corpus = open_corpus(Data(manifest=write_manifest(tmp_path, rows), balance=("rare", "half")))
     assert corpus.weights.sum() == pytest.approx(1)
     assert corpus.weights[:2].sum() == pytest.approx(0.5, abs=1e-6)
     assert corpus.weights[1::2].sum() == pytest.approx(0.5, abs=1e-3)
@@ -59,7 +49,7 @@ def test_captions_of_findings_say_what_the_columns_say(tmp_path):
         {"path": "a.png", "split": "train", "Effusion": 1, "pacemaker": 0, "cardiomegaly": -1},
         {"path": "b.png", "split": "train", "Effusion": "", "pacemaker": 1, "cardiomegaly": 0},
     ]
-    manifest = table(tmp_path, rows)
+    manifest = write_manifest(tmp_path, rows)
     sure = Captions(drop=0, full=1, mention=1, deny=1, uncertain="words")
     corpus = open_corpus(Data(manifest=manifest, captions=sure))
     texts = [words_of(corpus, 0, sure, np.random.default_rng(s)) for s in range(20)]
@@ -77,7 +67,7 @@ def replace_captions(captions: Captions, **changes: object) -> Captions:
 def test_wordings_are_drawn_and_prompts_dropped(tmp_path):
     rows = [{"path": "a.png", "split": "train", "caption": "one || two || three"}]
     asked = Captions(separator=" || ", drop=0.25)
-    corpus = open_corpus(Data(manifest=table(tmp_path, rows), captions=asked))
+    corpus = open_corpus(Data(manifest=write_manifest(tmp_path, rows), captions=asked))
     drawn = Counter(words_of(corpus, 0, asked, np.random.default_rng(s)) for s in range(2000))
     assert drawn.keys() == {"", "one", "two", "three"}
     assert abs(drawn[""] - 500) < 100 and all(abs(drawn[w] - 500) < 100 for w in ("one", "two", "three"))
@@ -99,7 +89,7 @@ REPORT = (
 def test_a_report_too_long_for_the_encoder_keeps_its_findings_and_what_they_deny(tmp_path):
     rows = [{"path": "a.png", "split": "train", "caption": f"{REPORT} || short", "pacemaker": 1}]
     asked = Captions(separator=" || ", drop=0)
-    corpus = open_corpus(Data(manifest=table(tmp_path, rows), captions=asked))
+    corpus = open_corpus(Data(manifest=write_manifest(tmp_path, rows), captions=asked))
     corpus = replace(corpus, fit=fitting([(Words(), 17), (Words(), 80)], corpus.findings))
     drawn = {words_of(corpus, 0, asked, np.random.default_rng(s)) for s in range(20)}
     (text,) = drawn - {"short"}
@@ -112,7 +102,7 @@ def test_a_caption_of_many_findings_is_shortened_too(tmp_path):
     names = ["pneumonia", "pneumothorax", "cardiomegaly", "atelectasis", "emphysema", "pacemaker"]
     sure = Captions(drop=0, full=1, mention=1, deny=1, view=0, sex=0)
     rows = [{"path": "a.png", "split": "train"} | dict.fromkeys(names, 1)]
-    corpus = open_corpus(Data(manifest=table(tmp_path, rows), captions=sure))
+    corpus = open_corpus(Data(manifest=write_manifest(tmp_path, rows), captions=sure))
     whole = words_of(corpus, 0, sure, np.random.default_rng(0)).lower()
     corpus = replace(corpus, fit=fitting([(Words(), 7)]))
     text = words_of(corpus, 0, sure, np.random.default_rng(0)).lower()
@@ -159,7 +149,7 @@ def test_contrasts_are_the_channels_of_a_model_that_takes_as_many(tmp_path):
     for name, pixels in zip("ab", drawn, strict=True):
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
     rows = [{"path": "a.png", "path_T2": "b.png", "split": "train", "caption": "x"}]
-    (files,) = open_corpus(Data(manifest=table(tmp_path, rows))).files
+    (files,) = open_corpus(Data(manifest=write_manifest(tmp_path, rows))).files
     assert torch.allclose(read_row(files, "row 1", 2, 16), torch.from_numpy(drawn / np.float32(255)), atol=1e-6)
     assert torch.allclose(read_row(files, "row 1", 1, 16), torch.from_numpy(drawn[:1] / np.float32(255)), atol=1e-6)
 

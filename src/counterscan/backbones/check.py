@@ -28,7 +28,7 @@ def check_backbone(backbone: Backbone, *, prompts: Sequence[str] | None = None, 
     assert re.fullmatch("[0-9a-f]{16}", backbone.fingerprint), (
         f"fingerprint {backbone.fingerprint!r}: not 16 hex digits"
     )
-    card, before = backbone.card, _random_state()
+    card, before = backbone.card, random_state()
     prompts = prompts or card.classes[:2] or ("", (card.findings or (card.template,))[0])
     assert len(prompts) == 2, "give check_backbone two prompts"
     spent = backbone.evaluations
@@ -37,7 +37,7 @@ def check_backbone(backbone: Backbone, *, prompts: Sequence[str] | None = None, 
     assert len(condition) == 2, f"embed gives {len(condition)} rows for 2 prompts"
     assert backbone.evaluations == spent, "encode, decode or embed counted evaluations"
     _check_predictions(backbone, condition, prompts[0] != prompts[1], tolerance)
-    assert before == _random_state(), "a global random state was used"
+    assert before == random_state(), "a global random state was used"
 
 
 def _check_images(backbone: Backbone, tolerance: float) -> None:
@@ -98,6 +98,6 @@ def _close(found: Tensor, wanted: Tensor, tolerance: float) -> bool:
     return torch.allclose(found, wanted, rtol=tolerance, atol=tolerance)
 
 
-def _random_state() -> str:
+def random_state() -> str:
     """The states of torch's and numpy's global generators, as text that compares."""
     return repr((torch.get_rng_state().tolist(), np.random.get_state()))

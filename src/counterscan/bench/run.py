@@ -208,8 +208,10 @@ def bench(
 
 def shared(world: str, known: Sequence[str]) -> list[str]:
     """The findings of a world that a model knows; all where it does not say. ``WordsError`` where there is none."""
-    names = [*find(world).FINDINGS, *broader(world)] if known else list(find(world).FINDINGS)
-    both = [name for name in names if not known or name in known]
+    if not known:
+        return list(find(world).FINDINGS)
+    names = [*find(world).FINDINGS, *broader(world)]
+    both = [name for name in names if name in known]
     if not both:
         raise WordsError(
             f"nothing to ask: the {world} world has {', '.join(names)}, the model knows {', '.join(known)}; "

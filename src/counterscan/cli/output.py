@@ -135,7 +135,7 @@ def write_run(
         "command": command,
         "arguments": (context and context.find_root().obj) or sys.argv[1:],
         "settings": settings,
-        "seeds": sorted({*_all("seed", settings), *_all("seed", result)}),
+        "seeds": sorted({seed for seed in _all("seed", [settings, result]) if isinstance(seed, int)}),
         "versions": versions,
         "model": used[0] if len(used) == 1 else used or result.get("model"),
         "scores": result.get("scores"),

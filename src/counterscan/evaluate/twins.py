@@ -14,15 +14,12 @@ from numpy.typing import NDArray
 from counterscan.evaluate import rows
 from counterscan.evaluate.features import Extracted
 from counterscan.evaluate.spaces import Space
-from counterscan.metrics.copies import PATCHES, Views, correlate, descriptor, views
+from counterscan.metrics.copies import PATCHES, Views, correlate, descriptor, mirrored, views
 from counterscan.metrics.neighbours import nearest
+from counterscan.robustness.audit import KEPT, NEAREST, SIZE, read_grey
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-NEAREST = 4  # candidates each of the image, of its mirror image, and by features
-SIZE = 256  # pixels a side in which images are compared
-KEPT = 64  # training images whose spectra are kept
 
 
 def pixel_space() -> Space:
@@ -62,9 +59,8 @@ def _candidates(
     pixels: Extracted, features: Extracted, gallery: Gallery
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
     """Positions (N, K) of likely twins, and the distance and position of the nearest features."""
-    side = PATCHES
-    mirrored = np.asarray(pixels.values).reshape(-1, side, side)[..., ::-1].reshape(len(pixels.values), -1)
-    straight, turned = (nearest(x, gallery.pixels.values, NEAREST)[1] for x in (pixels.values, mirrored))
+    both = pixels.values, mirrored(np.asarray(pixels.values))
+    straight, turned = (nearest(x, gallery.pixels.values, NEAREST)[1] for x in both)
     far, near = nearest(features.values, gallery.features.values, NEAREST)
     return np.concatenate([straight, turned, near], 1), far[:, 0], near[:, 0]
 
@@ -81,12 +77,12 @@ def _comparer(gallery: Gallery) -> Any:
 
     @lru_cache(maxsize=KEPT)
     def seen(place: int) -> Views:
-        return views(grey(gallery.paths[place]))
+        return views(read_grey(gallery.paths[place]))
 
     def work(some: Sequence[tuple[rows.Row, list[int], float, int]]) -> list[rows.Row]:
         out = []
         for row, places, distance, near in some:
-            own = views(grey(Path(row["path"])))
+            own = views(read_grey(Path(row["path"])))
             alike = [correlate(own, seen(place)) for place in places]
             best = int(np.argmax(alike))
             twin = {"similarity": alike[best], "twin": str(gallery.paths[places[best]])}
@@ -94,11 +90,3 @@ def _comparer(gallery: Gallery) -> Any:
         return out
 
     return work
-
-
-def grey(path: Path) -> NDArray[np.float32]:
-    """An image as it is compared: grey, padded to a square of ``SIZE`` pixels."""
-    from counterscan.imaging import fit, read
-
-    square = fit(read(path).unit(), SIZE)[0]
-    return square if square.ndim == 2 else np.asarray(square.mean(2), np.float32)

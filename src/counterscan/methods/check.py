@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from counterscan import load
 from counterscan.backbones.base import Backbone
+from counterscan.backbones.check import random_state
 from counterscan.methods import Method
 from counterscan.types import Edit
 
@@ -34,7 +34,7 @@ def check_method(
     edit = edit or Edit("chest radiograph.", "chest radiograph: small left pleural effusion.")
     image = _smooth_noise(backbone) if image is None else image
     assert image.shape[0] > 1, "give check_method at least two images"
-    before, torch_state, numpy_state = image.clone(), torch.get_rng_state(), _numpy_state()
+    before, state = image.clone(), random_state()
     told: list[tuple[int, int]] = []
 
     def run(images: Tensor, seeds: list[int], edit: Edit = edit) -> tuple[Tensor, int]:
@@ -67,13 +67,7 @@ def check_method(
     null, _ = run(image, seeds, edit.null())
     gap = (null - backbone.decode(backbone.encode(image))).abs().mean().item()
     assert gap <= null_tolerance, f"the null edit changes the image by {gap:.2g} on average"
-    assert torch.equal(torch_state, torch.get_rng_state()), "torch's global random state was used"
-    assert numpy_state == _numpy_state(), "numpy's global random state was used"
-
-
-def _numpy_state() -> str:
-    """The state of numpy's global generator, as text that compares."""
-    return repr([np.asarray(part).tolist() for part in np.random.get_state()])
+    assert state == random_state(), "a global random state was used"
 
 
 def _smooth_noise(backbone: Backbone) -> Tensor:

@@ -62,9 +62,11 @@ class NoiseFree:
     name: ClassVar[str] = "noise-free"
 
     def __post_init__(self) -> None:
-        for asked, least in ((self.steps, 1), (self.removal_steps, 1), (self.noisy_steps, 0)):
+        for asked, none in ((self.steps, 0), (self.removal_steps, 0), (self.noisy_steps, 1)):
             for steps in asked.values() if isinstance(asked, Mapping) else [asked]:
-                check_settings(self.name, steps + 1 - least, self.depth, self.guidance)
+                check_settings(
+                    self.name, steps or none, self.depth, self.guidance
+                )  # no pass under noise is a number too
 
     @torch.no_grad()
     def __call__(

@@ -26,6 +26,12 @@ def descriptor(image: Image) -> NDArray[np.float32]:
     return np.asarray(small / max(float(np.linalg.norm(small)), 1e-12), np.float32).ravel()
 
 
+def mirrored(descriptors: NDArray[Any]) -> NDArray[Any]:
+    """The descriptors (..., 256) of the mirror images."""
+    square = descriptors.reshape(*descriptors.shape[:-1], PATCHES, PATCHES)
+    return square[..., ::-1].reshape(descriptors.shape)
+
+
 def detail(image: Image, side: int = SIDE) -> NDArray[np.float32]:
     """(side, side): what is left of the image without its coarse shading, of mean 0 and norm 1.
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from counterscan.errors import DataError, ImageError
-from counterscan.metrics.copies import PATCHES, Views, copy_threshold, correlate, descriptor, views
+from counterscan.metrics.copies import Views, copy_threshold, correlate, descriptor, mirrored, views
 from counterscan.metrics.counterfactual import identity_kept
 from counterscan.metrics.neighbours import nearest
 from counterscan.robustness.study import patients
@@ -48,7 +48,7 @@ def open_gallery(rows: Sequence[Mapping[str, Any]], rate: float) -> Gallery:
     found = []
     for row, owner in zip(rows, patients(rows), strict=True):
         try:
-            found.append((row["path"], owner, descriptor(_read(row["path"]))))
+            found.append((row["path"], owner, descriptor(read_grey(row["path"]))))
         except ImageError:
             continue  # what cannot be read can be neither edited nor copied
     if not found:
@@ -80,7 +80,7 @@ def twin(image: Image, owner: str, gallery: Gallery) -> tuple[float | None, str]
     if not len(others):
         return None, ""
     own = descriptor(image)
-    both = np.stack([own, own.reshape(PATCHES, PATCHES)[:, ::-1].ravel()])
+    both = np.stack([own, mirrored(own)])
     places = {int(others[i]) for i in nearest(both, gallery.descriptors[others], NEAREST)[1].ravel()}
     seen = views(image)
     alike = {i: correlate(seen, _views(gallery.paths[i])) for i in sorted(places)}
@@ -96,7 +96,8 @@ def grey(picture: Any) -> Image:
     return np.asarray(square if square.ndim == 2 else square.mean(2), np.float32)
 
 
-def _read(path: Path) -> Image:
+def read_grey(path: Path) -> Image:
+    """The picture of a file as it is compared."""
     from counterscan.imaging import read
 
     return grey(read(path))
@@ -104,7 +105,7 @@ def _read(path: Path) -> Image:
 
 @lru_cache(maxsize=KEPT)
 def _views(path: Path) -> Views:
-    return views(_read(path))
+    return views(read_grey(path))
 
 
 def _honest(gallery: Gallery, rate: float) -> float:
@@ -113,5 +114,5 @@ def _honest(gallery: Gallery, rate: float) -> float:
     owners = [str(gallery.owners[i]) for i in some]
     if len(set(owners)) < 2:
         return LIMITS[1]
-    alike = [twin(_read(gallery.paths[i]), owner, gallery)[0] for i, owner in zip(some, owners, strict=True)]
+    alike = [twin(read_grey(gallery.paths[i]), owner, gallery)[0] for i, owner in zip(some, owners, strict=True)]
     return float(np.clip(copy_threshold(np.array(alike, np.float64), rate, owners), *LIMITS))
