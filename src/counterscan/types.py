@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -64,12 +64,15 @@ class Prediction:
 class Condition:
     """Everything a batch of prompts becomes. Indexing and ``Condition.cat`` work along the batch.
 
-    ``tokens`` (B, L, D) text embeddings; ``pooled`` (B, P) or ``None``; ``mask`` (B, L) of 1 = real token, or ``None``.
+    ``tokens`` (B, L, D) text embeddings; ``pooled`` (B, P) or ``None``; ``mask`` (B, L) of 1 = real token, or ``None``;
+    ``image`` (B, c, h, w), the latent of an image that the network sees beside the noisy one, or ``None``: only a backbone
+    that ``sees_image`` heeds it.
     """
 
     tokens: Tensor
     pooled: Tensor | None = None
     mask: Tensor | None = None
+    image: Tensor | None = None
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -78,12 +81,17 @@ class Condition:
         if isinstance(index, int):
             index = [index]
         pick = lambda t: None if t is None else t[index]  # noqa: E731
-        return Condition(self.tokens[index], pick(self.pooled), pick(self.mask))
+        return Condition(self.tokens[index], pick(self.pooled), pick(self.mask), pick(self.image))
 
     def repeat(self, n: int) -> Condition:
         """Each row repeated ``n`` times in place: rows 0,0,1,1 for ``n = 2``."""
         rep = lambda t: None if t is None else t.repeat_interleave(n, 0)  # noqa: E731
-        return Condition(self.tokens.repeat_interleave(n, 0), rep(self.pooled), rep(self.mask))
+        return Condition(self.tokens.repeat_interleave(n, 0), rep(self.pooled), rep(self.mask), rep(self.image))
+
+    def beside(self, image: Tensor) -> Condition:
+        """The condition with ``image`` (B, c, h, w) seen as well; a single row of words serves all of it."""
+        words = self if len(self) == len(image) else self.repeat(len(image))
+        return replace(words, image=image)
 
     @staticmethod
     def cat(conditions: Sequence[Condition]) -> Condition:
@@ -93,6 +101,7 @@ class Condition:
             torch.cat([c.tokens for c in conditions]),
             join([c.pooled for c in conditions]),
             join([c.mask for c in conditions]),
+            join([c.image for c in conditions]),
         )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
+from tests.tables import write_manifest
 from typer.testing import CliRunner
 
 from counterscan.cli import app

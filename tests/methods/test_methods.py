@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from tests.methods.gaussian import Gaussian
+from tests.models import seeing
 
 from counterscan import methods
 from counterscan.backbones import load
@@ -45,8 +46,8 @@ QUICK: dict[str, Any] = {
     "prism": {"inner": 1, "self_replace": (0.4, 0.8)},
 }
 EXACT = {  # the null edits of
-    "direct", "diffedit", "edit-friendly", "factored", "flow-edit", "ledits", "masked", "noise-free", "prompt-to-prompt",
-    "radedit",
+    "direct", "diffedit", "edit-friendly", "factored", "flow-edit", "instruct", "ledits", "masked", "noise-free",
+    "prompt-to-prompt", "radedit",
 }  # fmt: skip
 
 
@@ -54,6 +55,12 @@ EXACT = {  # the null edits of
 def backbone(tiny_folder: Path) -> Backbone:
     # float64 so that what differs between a batch and its images is the code, not the rounding
     return load(tiny_folder, dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def sees(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    """A model that sees the image beside the latent."""
+    return load(seeing(tmp_path_factory.mktemp("sees") / "tiny"), dtype=torch.float64)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +75,10 @@ def image(batch: int = 1, side: int = 32) -> torch.Tensor:
     return torch.rand(batch, 1, side, side, generator=torch.Generator().manual_seed(3))
 
 
-@pytest.mark.parametrize("name", methods.names())
+PLAIN = [name for name in methods.names() if name != "instruct"]  # that needs a model that sees the image
+
+
+@pytest.mark.parametrize("name", PLAIN)
 @pytest.mark.parametrize("depth", [0.3, 1.0])
 def test_promises(name: str, depth: float, backbone: Backbone) -> None:
     # an untrained network is no smooth field, so an ODE solver's null edit says little here: see the Gaussian below
@@ -78,7 +88,21 @@ def test_promises(name: str, depth: float, backbone: Backbone) -> None:
     )
 
 
-@pytest.mark.parametrize("name", methods.names())
+@pytest.mark.parametrize("name", ["instruct", "noise-free", "flow-edit", "sdedit"])
+@pytest.mark.parametrize("edit", [EDIT, TWO, Edit("", "pacemaker"), Edit("a", "b", (Change("pacemaker", "remove"),))])
+def test_promises_of_a_model_that_sees_the_image(name: str, edit: Edit, sees: Backbone) -> None:
+    loose = 1e-4 if name in EXACT else 1.0
+    check_method(methods.get(name, steps=4, depth=0.75), sees, edit=edit, null_tolerance=loose)
+
+
+def test_instruct_refuses_a_model_that_sees_no_image(backbone: Backbone) -> None:
+    before = backbone.evaluations
+    with pytest.raises(WordsError, match="sees the image"):
+        methods.get("instruct")(backbone, image(), EDIT, generator=torch.Generator())
+    assert backbone.evaluations == before
+
+
+@pytest.mark.parametrize("name", PLAIN)
 def test_promises_where_nothing_is_known_about_the_image(name: str, backbone: Backbone) -> None:
     check_method(
         methods.get(name, steps=4, **QUICK.get(name, {})), backbone, edit=Edit("", "pacemaker"), null_tolerance=1.0
@@ -91,7 +115,7 @@ def test_promises_with_something_to_keep(backbone: Backbone, flow: Backbone) -> 
         check_method(Factored(steps=4, depth=0.75), model, edit=edit, null_tolerance=1e-4)
 
 
-@pytest.mark.parametrize("name", [name for name in methods.names() if name not in methods.PRESETS])
+@pytest.mark.parametrize("name", [name for name in PLAIN if name not in methods.PRESETS])
 def test_promises_on_flow_matching(name: str, flow: Backbone) -> None:
     loose = 1e-4 if name in EXACT else 1.0
     check_method(methods.get(name, steps=4, depth=0.75, **QUICK.get(name, {})), flow, edit=EDIT, null_tolerance=loose)
@@ -261,3 +285,27 @@ def test_noise_free_gives_each_added_finding_its_passes(backbone: Backbone):
     assert cost == [3, 6, 4, 4, 3, 2]
     with pytest.raises(WordsError, match="steps must be a whole number"):
         methods.get("noise-free", steps={"mass": 0})
+
+
+def test_instruct_draws_what_is_added_and_takes_away_in_passes(sees: Backbone):
+    method = methods.get("instruct", steps=4, guidance={"mass": 3.0}, removal_steps={"pacemaker": 2})
+    cost = []
+    for changes in [(Change("mass", "add"),), (), (Change("pacemaker", "remove"),), (Change("mass", "remove"),)]:
+        before = sees.evaluations
+        method(sees, image(), Edit("a", "b", changes), generator=torch.Generator().manual_seed(0))
+        cost.append(sees.evaluations - before)
+    assert cost == [10, 10, 3, 2]
+    with pytest.raises(WordsError, match="guidance"):
+        methods.get("instruct", guidance={"mass": -1.0})
+
+
+@pytest.mark.parametrize(("finding", "crosses"), [("pleural effusion", False), ("pacemaker", True)])
+def test_instruct_keeps_to_the_side_that_is_named(sees: Backbone, monkeypatch, finding: str, crosses: bool):
+    monkeypatch.setattr(sees, "decode", lambda z: z, raising=False)
+    edit = Edit("a", "b", (Change(finding, "add", "right"),))
+    change = methods.get("instruct")(sees, image(), edit, generator=torch.Generator().manual_seed(0)) - sees.encode(
+        image()
+    )
+    right, left = change.abs().tensor_split(2, dim=-1)  # the patient's right is on the left
+    assert right.max() > 0
+    assert bool(left.max() > 0) == crosses

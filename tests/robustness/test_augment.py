@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tests.tables import write_manifest
 
 from counterscan.errors import DataError
 from counterscan.robustness.audit import LIMITS, grey, identity, open_gallery, twin

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from tests.tables import write_manifest
 
 from counterscan.errors import DataError
 from counterscan.robustness.classifier import Classifier

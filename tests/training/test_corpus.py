@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from tests.tables import write_manifest
 from tests.training.small import data_set
 
 from counterscan.errors import DataError

@@ -37,8 +37,12 @@ def test_an_image_that_keeps_a_real_device_is_never_told_to_have_none():
 def test_pairs_differ_where_the_finding_was_laid(tmp_path):
     draw(tmp_path, 12, 0, 1_000_000, 3)
     grey = np.full((1, 256, 256), 128, np.uint8)
-    images, rows = paste(tmp_path, grey, [nih_row({"Support_Devices": "0"}, "nih")], 4, seed=0)
-    for with_, without, more, less in zip(images[::2], images[1::2], rows[::2], rows[1::2], strict=True):
-        assert np.array_equal(without, grey[0])
-        assert not np.array_equal(with_, without)
-        assert set(less.present) < set(more.present)
+    images, rows, of = paste(tmp_path, grey, [nih_row({"Support_Devices": "0"}, "nih")], 8, seed=0)
+    assert set(of) == set(range(8))
+    first = np.flatnonzero(np.diff(of, prepend=-1))
+    assert all(np.array_equal(images[i], grey[0]) and rows[i].present == () for i in first)
+    assert 8 < len(of) - len(first) < 24
+    for i in set(range(len(of))) - set(first):
+        assert not np.array_equal(images[i], images[i - 1])
+        assert len(set(rows[i].present) - set(rows[i - 1].present)) == 1
+        assert set(rows[i - 1].present) < set(rows[i].present)

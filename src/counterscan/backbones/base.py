@@ -66,6 +66,13 @@ class Backbone(Protocol):
 
 
 @runtime_checkable
+class Seeing(Protocol):
+    """A backbone that may also see an image: where ``sees_image``, ``predict`` heeds ``Condition.image`` (InstructPix2Pix)."""
+
+    sees_image: bool
+
+
+@runtime_checkable
 class Attentive(Protocol):
     """A backbone that also lets its attention be controlled: what prompt-to-prompt needs beyond the waist."""
 

@@ -34,6 +34,7 @@ class Latent:
     """
 
     family: str = "latent"
+    sees_image: bool = False
     components: ClassVar[
         tuple[str, ...]
     ] = ()  # the folders that hold weights; those that the index leaves empty do not
@@ -164,10 +165,15 @@ class Latent:
         tokens = condition.tokens.to(self.device, self.dtype).expand(rows, -1, -1)
         pooled = condition.pooled
         pooled = None if pooled is None else pooled.to(self.device, self.dtype).expand(rows, -1)
-        output = self._network(z.to(self.device, self.dtype), times, tokens, pooled)
+        shown = z if not self.sees_image else torch.cat([z, self._beside(z, condition.image)], 1)
+        output = self._network(shown.to(self.device, self.dtype), times, tokens, pooled)
         self.evaluations += rows
         signal, noise = self.schedule.coefficients(times if level is None else torch.as_tensor(level))
         return to_prediction(output.float(), z.float().to(self.device), self.prediction_type, signal, noise)
+
+    def _beside(self, z: Tensor, image: Tensor | None) -> Tensor:
+        """What stands beside ``z``: an unscaled latent, as diffusers' InstructPix2Pix pipeline gives it, or nothing."""
+        return torch.zeros_like(z) if image is None else image.to(z).expand_as(z) / self._affine[1]
 
     def _condition(self, prompts: Sequence[str]) -> Condition:
         raise NotImplementedError

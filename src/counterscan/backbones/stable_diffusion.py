@@ -1,4 +1,6 @@
-"""Stable Diffusion 1.x and 2.x and everything saved in their format, with any Hugging Face text encoder for CLIP."""
+"""Stable Diffusion 1.x and 2.x and everything saved in their format, with any Hugging Face text encoder for CLIP, and
+InstructPix2Pix (Brooks et al. 2023), whose U-Net sees an image beside the noisy latent.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +41,7 @@ class StableDiffusion(Latent):
         side = unet.config.sample_size
         super().__init__(folder, vae, unet, scheduler, card, side=side if isinstance(side, int) else side[0])
         self.unet, self.text_encoder, self.tokenizer = unet, text_encoder, tokenizer
+        self.sees_image = unet.config.in_channels == 2 * vae.config.latent_channels
 
     @classmethod
     def _open(cls, index: Mapping[str, Any], folder: Path, dtype: torch.dtype | None) -> dict[str, Any]:
@@ -85,7 +88,7 @@ class StableDiffusion(Latent):
         text, wanted = self.text_encoder.config.hidden_size, config.encoder_hid_dim or config.cross_attention_dim
         if text != wanted:
             raise ModelError(f"{self.folder}: text_encoder gives {text} numbers a token, unet takes {wanted}")
-        if self.vae.config.latent_channels != config.in_channels:
+        if config.in_channels not in (self.vae.config.latent_channels, 2 * self.vae.config.latent_channels):
             raise ModelError(
                 f"{self.folder}: vae has {self.vae.config.latent_channels} latent channels, unet takes {config.in_channels}"
             )

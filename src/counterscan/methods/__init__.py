@@ -31,6 +31,7 @@ _METHODS = {
     "flow-edit": ("counterscan.methods.flow_edit", "FlowEdit"),
     "implicit-guidance": ("counterscan.methods.implicit_guidance", "ImplicitGuidance"),
     "latent-drift": ("counterscan.methods.latent_drift", "LatentDrift"),
+    "instruct": ("counterscan.methods.instruct", "Instruct"),
     "ledits": ("counterscan.methods.ledits", "Ledits"),
     "masked": ("counterscan.methods.masked", "Masked"),
     "noise-free": ("counterscan.methods.noise_free", "NoiseFree"),

@@ -53,6 +53,11 @@ class OpenVino:
         return f"<OpenVino {self._inner!r}>"
 
     @property
+    def sees_image(self) -> bool:
+        """Whether the network sees ``Condition.image`` beside the latent."""
+        return getattr(self._inner, "sees_image", False)
+
+    @property
     def resolution(self) -> int:
         """Side of the square images that ``encode`` takes, in pixels."""
         return self._inner.resolution
@@ -93,7 +98,7 @@ class OpenVino:
             raise ValueError(f"{len(condition)} condition rows for {rows} latents")
         times = torch.as_tensor(t)
         levels = times if level is None else torch.as_tensor(level)
-        parts = [condition.tokens, condition.pooled, condition.mask]
+        parts = [condition.tokens, condition.pooled, condition.mask, condition.image]
         given = [part.expand(rows, *part.shape[1:]) for part in parts if part is not None]
 
         def traced(z: Tensor, t: Tensor, level: Tensor, *row: Tensor) -> tuple[Tensor, Tensor]:

@@ -79,11 +79,14 @@ WORDS += ("world", "nih", "montgomery", "shenzhen", "tb", "tuberculosis", "pa", 
 def encode(vae: Any, images: NDArray[np.uint8], batch: int = 2) -> NDArray[np.float16]:
     """Latents (N, C, h, w), not yet scaled."""
     vae.eval().to(memory_format=torch.channels_last)
-    parts = []
+    side = images.shape[1] // 2 ** (len(vae.config.block_out_channels) - 1)
+    out = np.empty(
+        (len(images), vae.config.latent_channels, side, side), np.float16
+    )  # parts in a list hold gigabytes of heap
     for i in range(0, len(images), batch):
         x = torch.from_numpy(images[i : i + batch, None].astype(np.float32) / 127.5 - 1)
-        parts.append(vae.encode(x.contiguous(memory_format=torch.channels_last)).latents.half().numpy())
-    return np.concatenate(parts)
+        out[i : i + batch] = vae.encode(x.contiguous(memory_format=torch.channels_last)).latents.half().numpy()
+    return out
 
 
 def encode_file(vae: Any, images: Path) -> NDArray[np.float16]:
@@ -110,7 +113,12 @@ def train(
 
     if out != start:
         shutil.copytree(start, out, dirs_exist_ok=True)
+    index = json.loads((start / "model_index.json").read_text())  # what opens a U-Net that sees an image
+    index["_class_name"] = "StableDiffusionInstructPix2PixPipeline"
+    (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     unet = UNet2DConditionModel.from_pretrained(start / "unet", torch_dtype=torch.float32)  # shipped ones are float16
+    unet = denoiser.beside(unet)
+    scale = json.loads((start / "vae" / "config.json").read_text())["scaling_factor"]
     text = BertModel.from_pretrained(start / "text_encoder", add_pooling_layer=False, dtype=torch.float32)
     tokenizer = BertTokenizer.from_pretrained(start / "tokenizer")
     alphas = DDIMScheduler.from_pretrained(start / "scheduler").alphas_cumprod
@@ -133,14 +141,14 @@ def train(
         }
         (out / "counterscan.json").write_text(json.dumps(facts, indent=2) + "\n")
 
-    denoiser.train(unet, text, tokenizer, alphas, corpus, settings, log=log, save=save)
+    denoiser.train(unet, text, tokenizer, alphas, corpus, settings, scale=scale, log=log, save=save)
 
 
 def ship(start: Path, out: Path) -> None:
     """Copy a pipeline folder with its weights in float16: half the size, and read back as float32."""
     copy_as_half(start, out)
     card = json.loads((out / "counterscan.json").read_text())
-    card |= {"license": "Apache-2.0", "default_method": "noise-free", "method_settings": SUITED[card["name"]]}
+    card |= {"license": "Apache-2.0", "default_method": "instruct", "method_settings": SUITED[card["name"]]}
     (out / "counterscan.json").write_text(json.dumps(card, indent=2) + "\n")
 
 
@@ -249,6 +257,8 @@ def _world(o: argparse.Namespace) -> None:
         arrays.append(cached(o.work / f"latent{part}.npy", partial(encode_file, vae, images)))
     latents = np.concatenate(arrays)
     scale = float(1 / latents[:2000].astype(np.float32).std())
+    if o.start:  # its latents have their scale already
+        scale = json.loads((o.start / "vae" / "config.json").read_text())["scaling_factor"]
     words = vocabulary(rows, [*WORDS, *(w for name in NIH_NAMES.values() for w in name.split())])
     start = o.start or compact.build(
         o.out, words=words, name="chest-world", latent_channels=4, vae_blocks=(8, 8, 8), unet_blocks=(32, 64, 128, 192),
@@ -314,7 +324,7 @@ def _nih(o: argparse.Namespace) -> None:
     small = [small[i] for i in np.random.default_rng(o.seed).permutation(len(small))[: o.small_count]]
     base = [(a, r) for a, r in zip(images, rows, strict=True) if room(r)]
     base += list(zip(tb, tb_rows, strict=True))
-    pasted, pasted_rows = paste(o.work, np.stack([a for a, _ in base]), [r for _, r in base], o.count, o.seed)
+    pasted, pasted_rows, pasted_of = paste(o.work, np.stack([a for a, _ in base]), [r for _, r in base], o.count, o.seed)
     world, world_patients = world_rows(o.work, 0)
     # every other patient of the world under the words of the real images, so that what the world teaches is said of them too
     world = [
@@ -330,7 +340,7 @@ def _nih(o: argparse.Namespace) -> None:
         (np.load(o.work / "latent0.npy"), world, 0.25),
     ]  # fmt: skip
     count = len(rows) + len(tb_rows) + len(small)
-    patients = np.concatenate([np.full(count, -1), 10**9 + np.arange(len(pasted_rows)) // 2, world_patients])
+    patients = np.concatenate([np.full(count, -1), 10**9 + pasted_of, world_patients])
     weights = np.concatenate([np.full(len(known), share / len(known)) for _, known, share in sources])
     scaled = np.concatenate([z for z, _, _ in sources]) * np.float16(vae.config.scaling_factor)
     corpus = denoiser.Corpus(scaled, [row for _, known, _ in sources for row in known], weights, patients)
@@ -339,8 +349,8 @@ def _nih(o: argparse.Namespace) -> None:
     card = {
         "name": "chest-nih", "template": NIH_TEMPLATE, "findings": names, "credit": CREDIT,
         "training": {"data": f"NIH ChestX-ray14: {len(table)} train images at 256 px and {len(small)} at 128 px; {len(tb)} "
-                     f"Shenzhen and Montgomery radiographs; {o.count} pairs of these with findings of the chest world laid "
-                     f"over them; {len(world)} world cases", "command": command(o), "seed": o.seed},
+                     f"Shenzhen and Montgomery radiographs; {o.count} of these with findings of the chest world laid over "
+                     f"them; {len(world)} world cases", "command": command(o), "seed": o.seed},
     }  # fmt: skip
     train(o.start, o.out, corpus, settings, card)
 

@@ -1,23 +1,18 @@
 """Train the conditional denoiser (U-Net and text encoder together) from latents that were encoded once.
 
-Two kinds of samples share a batch. A plain one is denoised under its own caption. A counterfactual one is a noisy image
-under the caption of its *twin* (the same patient with one finding changed, exact in a world), and the clean twin is the
-target: ``network(s z + n ε, t, caption') -> z'``. At high noise, where the finding cannot be seen, the two agree; below
-that plain training never shows a prompt that contradicts the picture, and the network learns to believe its eyes: the
-prompt is what an edit needs it to believe. As often, a sample of such a pair is KEPT under a caption that says so, and
-where the twins differ it counts as much: with removals alone weighted, the network took every device away whatever the
-prompt said (share of the change made: 0.73 under the image's own caption, 0.78 under its twin's).
+The network sees an image beside the latent, as in InstructPix2Pix (Brooks et al., 2023): the U-Net's first convolution takes
+both. It is asked three questions, which share a batch:
 
-Most counterfactual samples show the image WITHOUT noise, at the times where the network would expect a little: the question
-"what would this be" is then all that there is to learn. Of the loss with noise, more than half was noise that nobody can
-predict, and 1 000 steps that halved it taught next to nothing about edits.
+* PLAIN: no image beside it (zeros). A noisy image is denoised under its own caption: text to image.
+* DRAWN: beside the image stands its noisy *twin* (the same patient with one finding changed, exact in a world), denoised under
+  the twin's caption. So what is added is drawn from all that it could be, and not as the faint mean of it.
+* SEEN: the image itself, WITHOUT noise, in the place of the noisy one, at times where a little noise would be expected, and
+  the twin is the target. What goes is seen, so one evaluation answers. Of the loss with noise more than half is noise that
+  nobody can predict, and 1 000 steps that halved it taught next to nothing about what to remove. Some are shown PART OF THE WAY
+  to the twin (as by direct iteration, Delbracio and Milanfar, 2023), so that a second pass can finish what the first left.
 
-Some of these show it PART OF THE WAY to its twin (as inversion by direct iteration does, Delbracio and Milanfar, 2023): a
-second pass can then finish what the first left faint.
-
-What is to be ADDED is shown under noise most of the time, and part of the way as well: where it would lie is a guess, without
-noise the best answer is the faint mean of all guesses, and only noise makes up its mind (a bridge between image and
-counterfactual, as Liu et al., I2SB, 2023).
+Of drawn and seen samples ``keep`` are asked for what the image is already, and stay as they are; where twins differ that counts
+as much: with changes alone weighted, the network took every device away whatever the prompt said.
 """
 
 from __future__ import annotations
@@ -38,6 +33,7 @@ from counterscan.training.words import teach, tokens_of
 
 LEAST_NOISE = 0.35
 CLEAN = 0.1, 0.2  # of the chain: times at which images without noise are shown
+IN_CROPS = 0.5  # of the chain: with more noise than this, a crop cannot tell where something is to be added
 HARD = frozenset((*DEVICES, "lung nodule", "pneumothorax", "atelectasis"))  # small or faint: learned last
 
 
@@ -50,15 +46,13 @@ class DenoiserSettings:
     latents keep their layout until very late, and it is there that the prompt decides. The v-prediction error is not
     weighted further: min-SNR weights vanish with the signal-to-noise ratio, and measured here the prompt was then
     still ignored after 12 000 images. ``word_steps`` teach the text encoder its words first; while the denoiser is trained,
-    reading them back counts ``word_weight``. ``twins`` is the share of counterfactual samples (of rows that have a twin).
-    ``crops`` is the share of steps that train on removals alone, in ``2 * batch`` crops of half the latent's side around
-    what goes away: half the cost of a step for many times the gradient of what is small. Removals only, because where
-    something is to be ADDED a crop cannot tell.
-
-    ``clean`` is the share of counterfactual samples that show the image without any noise, at the low times :data:`CLEAN`,
-    ``clean_additions`` that of those to which something is added; ``partway`` is the share of them that show the image
-    blended with its twin; of additions under noise all do.
-    ``edits`` are their captions: mostly the one finding in question, as an edit has it, with its side and place.
+    reading them back counts ``word_weight``. ``plain`` is the share of plain samples (rows without a twin are always plain),
+    ``additions`` that of pairs to which something is added, ``keep`` that of pairs that stay as they are.
+    ``seen`` is the share of removals that are seen and not drawn, ``seen_additions`` that of additions, and ``partway`` the
+    share of the seen ones that are shown part of the way; of additions all are.
+    ``crops`` is the share of steps that train on pairs alone, in ``2 * batch`` crops of half the latent's side around what
+    goes or comes: half the cost of a step for many times the gradient of what is small.
+    ``edits`` are the captions of pairs: mostly the one finding in question, as an edit has it, with its side and place.
     """
 
     steps: int = 3000
@@ -66,16 +60,17 @@ class DenoiserSettings:
     rate: float = 6e-4
     warmup: int = 100
     ema: float = 0.998
-    shift: float = 2.5
+    shift: float = 2.0
     text_rate: float = 0.15
     word_steps: int = 0
     word_weight: float = 1.0
     seed: int = 0
-    twins: float = 0.9
-    keep: float = 0.35
+    plain: float = 0.2
+    additions: float = 0.8
+    keep: float = 0.25
     crops: float = 0.35
-    clean: float = 0.85
-    clean_additions: float = 0.4
+    seen: float = 0.8
+    seen_additions: float = 0.15
     partway: float = 0.25
     captions: CaptionSettings = field(default_factory=CaptionSettings)
     edits: CaptionSettings = field(
@@ -97,38 +92,71 @@ class Corpus:
 
 
 @dataclass(frozen=True)
+class Pairs:
+    """Neighbouring rows (N, 2) of a corpus that differ in one finding, and their chances (N,): every finding about as often,
+    those of :data:`HARD` twice as often.
+    """
+
+    rows: NDArray[np.int64]
+    chance: NDArray[np.float64]
+
+    def draw(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """(count, 2)."""
+        return self.rows[rng.choice(len(self.rows), count, p=self.chance)]
+
+
+def pairs(corpus: Corpus, *, adds: bool) -> Pairs:
+    """Every (row, twin) whose twin only has one finding more, or only lacks one."""
+    present = [set(row.present) for row in corpus.rows]
+    found, names, weight = [], [], []
+    for i in range(len(present)):
+        for j in relatives(corpus, i):
+            less, more = (present[i], present[j]) if adds else (present[j], present[i])
+            if less < more and len(more - less) == 1:
+                found.append((i, j))
+                names.append(next(iter(more - less))[0])
+                weight.append(corpus.weights[i])
+    chance = np.array(weight)
+    for name in set(names):
+        same = np.array(names) == name
+        chance[same] *= (2.0 if name in HARD else 1.0) / (chance[same].sum() or 1)
+    return Pairs(np.array(found, np.int64).reshape(-1, 2), chance / (chance.sum() or 1))
+
+
+@dataclass(frozen=True)
 class Batch:
-    """Clean latents to be noised, clean targets, captions, the weight of each place (B, 1, h, w), and, bool (B,), which are of
-    a pair and which are asked for something more.
+    """What is shown in the place of the noisy latent, ``z``; what stands beside it, ``image``, zeros where nothing does; clean
+    targets; captions; the weight of each place (B, 1, h, w); and, bool (B,), which are pairs, and of these which may add.
     """
 
     z: Tensor
+    image: Tensor
     target: Tensor
     captions: list[str]
     weight: Tensor
     paired: Tensor
     adds: Tensor
 
-    @property
-    def plain(self) -> Tensor:
-        """Bool (B,): which samples are denoised to themselves."""
-        return (self.z == self.target).flatten(1).all(1)
 
-
-def draw(corpus: Corpus, settings: DenoiserSettings, rng: np.random.Generator) -> Batch:
-    """One batch of plain and counterfactual samples."""
-    chance = corpus.weights / corpus.weights.sum()
-    pick = rng.choice(len(chance), settings.batch, p=chance)
-    paired = (corpus.patients[pick] >= 0) & (rng.random(len(pick)) < settings.twins)
-    other = np.array([twin(corpus, int(i), rng) if p else i for i, p in zip(pick, paired, strict=True)])
-    z, twins = (torch.from_numpy(corpus.latents[k].astype(np.float32)) for k in (pick, other))
-    rows = [(corpus.rows[i], corpus.rows[j]) for i, j in zip(pick, other, strict=True)]
-    weight = torch.stack([change_weight(corpus.latents[[i, *relatives(corpus, int(i))]]) for i in pick])
-    keep = ~paired | (rng.random(len(rows)) < settings.keep)
-    captions = _captions(rows, keep, settings, rng)
+def draw(corpus: Corpus, removed: Pairs, added: Pairs, settings: DenoiserSettings, rng: np.random.Generator) -> Batch:
+    """One batch of whole images: plain ones, and pairs."""
+    size = settings.batch
+    single = rng.choice(len(corpus.rows), size, p=corpus.weights / corpus.weights.sum())
+    paired = (rng.random(size) >= settings.plain) & (len(added.rows) > 0)
+    adds = paired & (rng.random(size) < settings.additions)
+    chosen = np.stack([single, single], 1)
+    for kind, some in ((added, adds), (removed, paired & ~adds)):
+        if some.any():
+            chosen[some] = kind.draw(int(some.sum()), rng)
+    z, twins = (torch.from_numpy(corpus.latents[k].astype(np.float32)) for k in chosen.T)
+    rows = [(corpus.rows[i], corpus.rows[j]) for i, j in chosen]
+    weight = torch.stack([change_weight(corpus.latents[[i, *relatives(corpus, int(i))]]) for i in chosen[:, 0]])
+    keep = ~paired | (rng.random(size) < settings.keep)
     target = torch.where(torch.from_numpy(keep).view(-1, 1, 1, 1), z, twins)
-    more = np.array([set(other.present) > set(row.present) for row, other in rows])
-    return Batch(z, target, captions, weight, torch.from_numpy(paired), torch.from_numpy(more & ~keep))
+    seen = torch.from_numpy(paired).view(-1, 1, 1, 1)
+    return Batch(
+        z, z * seen, target, _captions(rows, keep, settings, rng), weight, *map(torch.from_numpy, (paired, adds))
+    )
 
 
 def _captions(
@@ -146,29 +174,14 @@ def _captions(
     return captions
 
 
-def removals(corpus: Corpus) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Every (row, twin) (N, 2) whose twin only lacks findings that the row has, and their chances (N,)."""
-    present = [set(row.present) for row in corpus.rows]
-    found, weight = [], []
-    for i, patient in enumerate(corpus.patients):
-        for j in range(max(i - 8, 0), min(i + 9, len(present))) if patient >= 0 else ():
-            if corpus.patients[j] == patient and present[j] < present[i]:
-                found.append((i, j))
-                hard = any(fact[0] in HARD for fact in present[i] - present[j])
-                weight.append(corpus.weights[i] * (3.0 if hard else 1.0))
-    return np.array(found, np.int64).reshape(-1, 2), np.array(weight) / (sum(weight) or 1)
-
-
 def draw_crops(
-    corpus: Corpus,
-    pairs: tuple[NDArray[np.int64], NDArray[np.float64]],
-    settings: DenoiserSettings,
-    rng: np.random.Generator,
+    corpus: Corpus, removed: Pairs, added: Pairs, settings: DenoiserSettings, rng: np.random.Generator
 ) -> Batch:
-    """Crops around what a removal takes away, each with a caption that says so, or that it stays, or is not there."""
-    chosen = pairs[0][rng.choice(len(pairs[0]), 2 * settings.batch, p=pairs[1])]
+    """Crops around what is removed or added, each with a caption that says so, or that all stays as it is."""
+    chosen = np.concatenate([removed.draw(settings.batch, rng), added.draw(settings.batch, rng)])
+    adds = torch.arange(len(chosen)) >= settings.batch
     keep = rng.random(len(chosen)) < settings.keep
-    gone = keep & (rng.random(len(chosen)) < 0.5)  # the image that lacks it already: it stays as it is
+    done = keep & (rng.random(len(chosen)) < 0.5)  # the image that lacks it, or has it, already: it stays as it is
     side = corpus.latents.shape[-1] // 2
     z, target = (torch.empty(len(chosen), corpus.latents.shape[1], side, side) for _ in range(2))
     weight = torch.empty(len(chosen), 1, side, side)
@@ -178,31 +191,18 @@ def draw_crops(
         y, x = np.unravel_index(rng.choice(change.size, p=(change / change.sum()).ravel()), change.shape)
         top, left = (int(np.clip(at - rng.integers(side), 0, side)) for at in (y, x))
         here = (..., slice(top, top + side), slice(left, left + side))
-        z[k] = (after if gone[k] else before)[here]
+        z[k] = (after if done[k] else before)[here]
         target[k] = z[k] if keep[k] else after[here]
         weight[k] = change_weight(corpus.latents[[pair[0], *relatives(corpus, int(pair[0]))]])[here]
     rows = [(corpus.rows[i], corpus.rows[j]) for i, j in chosen]
-    rows = [pair[::-1] if swap else pair for pair, swap in zip(rows, gone, strict=True)]
-    every = torch.ones(len(rows), dtype=torch.bool)
-    return Batch(z, target, _captions(rows, keep, settings, rng), weight, every, ~every)
+    rows = [pair[::-1] if swap else pair for pair, swap in zip(rows, done, strict=True)]
+    return Batch(z, z, target, _captions(rows, keep, settings, rng), weight, torch.ones_like(adds), adds)
 
 
 def relatives(corpus: Corpus, i: int) -> list[int]:
     """The other images of the same patient."""
     near = range(max(i - 8, 0), min(i + 9, len(corpus.rows))) if corpus.patients[i] >= 0 else ()
     return [j for j in near if corpus.patients[j] == corpus.patients[i] and j != i]
-
-
-def twin(corpus: Corpus, i: int, rng: np.random.Generator) -> int:
-    """Another image of the same patient: one that differs in :data:`HARD` findings three times as often, one that has more
-    findings eight times as often, as only whole images can teach to add, and one that differs in several a quarter as often.
-    """
-    twins = relatives(corpus, i)
-    differ = [set(corpus.rows[i].present) ^ set(corpus.rows[j].present) for j in twins]
-    weight = np.array([max((3.0 if fact[0] in HARD else 1.0 for fact in facts), default=1.0) for facts in differ])
-    weight *= [8.0 if set(corpus.rows[j].present) > set(corpus.rows[i].present) else 1.0 for j in twins]
-    weight *= [0.25 if len(facts) > 1 else 1.0 for facts in differ]
-    return int(rng.choice(twins, p=weight / weight.sum()))
 
 
 def change_weight(family: NDArray[np.float16], energy: float = 0.04, least: float = 2.0, most: float = 40.0) -> Tensor:
@@ -223,40 +223,37 @@ def change_weight(family: NDArray[np.float16], energy: float = 0.04, least: floa
     return torch.cat([weight, torch.ones(1, *weight.shape[1:])]).amax(0)
 
 
-def times(batch: Batch, settings: DenoiserSettings, steps: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Timesteps (B,), stratified so that every batch covers the whole chain, which lowers the variance of the loss, and
-    which samples are shown without noise, bool (B,).
+def questions(
+    batch: Batch, settings: DenoiserSettings, steps: int, generator: torch.Generator, most: float = 1.0
+) -> tuple[Batch, Tensor, Tensor]:
+    """The batch as it is shown; timesteps (B,), up to the share ``most`` of the chain; which samples have no noise, bool (B,).
 
-    Plain samples lean towards noise: there the layout is decided.
+    Times are stratified, so that every batch covers the whole chain, which lowers the variance of the loss.
     """
     size = len(batch.captions)
     u = (torch.randperm(size, generator=generator) + torch.rand(size, generator=generator)) / size
-    share = settings.clean + batch.adds * (settings.clean_additions - settings.clean)
-    clean = batch.paired & (torch.rand(size, generator=generator) < share)
-    noisy = torch.where(batch.paired, u, settings.shift * u / (1 + (settings.shift - 1) * u))
-    u = torch.where(clean, CLEAN[0] + (CLEAN[1] - CLEAN[0]) * u, noisy)
-    return (u * steps).long().clamp(max=steps - 1), clean
+    kind, chance, done = torch.rand(3, size, generator=generator)
+    share = settings.seen + batch.adds * (settings.seen_additions - settings.seen)
+    seen = batch.paired & (kind < share)
+    noisy = most * settings.shift * u / (1 + (settings.shift - 1) * u)
+    t = (torch.where(seen, CLEAN[0] + (CLEAN[1] - CLEAN[0]) * u, noisy) * steps).long().clamp(max=steps - 1)
+    done = torch.where(seen, done * (batch.adds | (chance < settings.partway)), torch.ones(size))
+    return replace(batch, z=batch.z.lerp(batch.target, done.view(-1, 1, 1, 1))), t, seen
 
 
-def part_of_the_way(batch: Batch, clean: Tensor, settings: DenoiserSettings, generator: torch.Generator) -> Batch:
-    """The batch with some of its ``clean`` samples (bool (B,)), and all noisy additions, changed part of the way towards what
-    is asked for.
-    """
-    share, chance = torch.rand(2, len(clean), generator=generator)
-    done = share * torch.where(clean, chance < settings.partway, batch.adds)
-    return replace(batch, z=batch.z.lerp(batch.target, done.view(-1, 1, 1, 1)))
+def loss(unet: Any, context: Tensor, batch: Batch, t: Tensor, noise: Tensor, signal: Tensor, scale: float) -> Tensor:
+    """The error of the clean image in units of the noise: where ``z`` is the target, the v-prediction error itself.
 
-
-def loss(unet: Any, context: Tensor, batch: Batch, t: Tensor, noise: Tensor, signal: Tensor) -> Tensor:
-    """The error of the clean image in units of the noise: for plain samples the v-prediction error itself.
-
-    With v = (s x - clean) / n the error of v is that of the clean image over n; towards a twin the v that is asked for
-    grows without bound as n falls, so there n counts as :data:`LEAST_NOISE` at least.
+    With v = (s x - clean) / n the error of v is that of the clean image over n; from an image to its twin the v that is asked
+    for grows without bound as n falls, so there n counts as :data:`LEAST_NOISE` at least. What stands beside goes in divided
+    by the autoencoder's ``scale``, as InstructPix2Pix has it.
     """
     s, n = signal.view(-1, 1, 1, 1), (1 - signal**2).sqrt().view(-1, 1, 1, 1)
     noisy = s * batch.z + n * noise
-    v = unet(noisy, t, encoder_hidden_states=context, return_dict=False)[0].float()
-    return clean_error(s * noisy - n * v, batch.target, batch.plain, n, batch.weight)
+    beside = torch.cat([noisy, batch.image / scale], 1)
+    v = unet(beside, t, encoder_hidden_states=context, return_dict=False)[0].float()
+    denoised = noise.flatten(1).any(1)
+    return clean_error(s * noisy - n * v, batch.target, denoised, n, batch.weight)
 
 
 def clean_error(clean: Tensor, target: Tensor, plain: Tensor, noise: Tensor, weight: Tensor) -> Tensor:
@@ -275,6 +272,7 @@ def train(
     corpus: Corpus,
     settings: DenoiserSettings,
     *,
+    scale: float,
     log: Callable[[dict[str, float]], None],
     save: Callable[[nn.Module, nn.Module], None],
     every: int = 250,
@@ -292,21 +290,23 @@ def train(
         {"params": [*text_encoder.parameters(), *reader.parameters()], "scale": settings.text_rate},
     ]
     optimiser = torch.optim.AdamW(groups, lr=settings.rate, weight_decay=1e-2, betas=(0.9, 0.98))
-    pairs = removals(corpus)
+    removed, added = (pairs(corpus, adds=adds) for adds in (False, True))
     fast_bf16 = torch.backends.cpu.get_cpu_capability() == "AVX512"  # without, it is emulated, several times slower
     start, running = time.monotonic(), {False: 0.0, True: 0.0}
     for step in range(settings.steps):
         for group in optimiser.param_groups:
             group["lr"] = group["scale"] * settings.rate * cosine(step, settings.steps, settings.warmup)
-        cut = len(pairs[0]) > 0 and rng.random() < settings.crops
-        batch = draw_crops(corpus, pairs, settings, rng) if cut else draw(corpus, settings, rng)
+        cut = len(removed.rows) > 0 and rng.random() < settings.crops
+        if cut:
+            batch = draw_crops(corpus, removed, added, settings, rng)
+        else:
+            batch = draw(corpus, removed, added, settings, rng)
         ids, mask = tokens_of(tokenizer, batch.captions)
-        t, clean = times(batch, settings, len(alphas_cumprod), generator)
-        batch = part_of_the_way(batch, clean, settings, generator)
-        noise = torch.randn(batch.z.shape, generator=generator) * ~clean.view(-1, 1, 1, 1)
+        batch, t, seen = questions(batch, settings, len(alphas_cumprod), generator, IN_CROPS if cut else 1.0)
+        noise = torch.randn(batch.z.shape, generator=generator) * ~seen.view(-1, 1, 1, 1)
         with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16):
             context = text_encoder(ids, attention_mask=mask)[0]
-            value = loss(unet, context, batch, t, noise, alphas_cumprod[t].sqrt())
+            value = loss(unet, context, batch, t, noise, alphas_cumprod[t].sqrt(), scale)
             words = reader.loss(context, unet.add_embedding(context), batch.captions)
         optimiser.zero_grad(set_to_none=True)
         (value + settings.word_weight * words).backward()
@@ -321,6 +321,17 @@ def train(
             log({"step": step + 1, "loss": running[False], "crop_loss": running[True], "steps_per_second": pace})
         if (step + 1) % every == 0 or step + 1 == settings.steps:
             with_average(parts, average, lambda: save(unet, text_encoder))
+
+
+def beside(unet: Any) -> Any:
+    """A U-Net that takes an image beside the latent: ``unet`` itself where it does, or a copy that ignores it so far."""
+    if unet.config.in_channels > unet.config.out_channels:
+        return unet
+    wider = type(unet).from_config({**unet.config, "in_channels": 2 * unet.config.in_channels})
+    weights = unet.state_dict()
+    weights["conv_in.weight"] = torch.cat([weights["conv_in.weight"], torch.zeros_like(weights["conv_in.weight"])], 1)
+    wider.load_state_dict(weights)
+    return wider
 
 
 def with_average(parts: nn.Module, average: dict[str, Tensor], action: Callable[[], None]) -> None:

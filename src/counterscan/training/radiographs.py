@@ -89,21 +89,27 @@ def room(row: Row) -> list[str]:
 
 def paste(
     work: Path, images: NDArray[np.uint8], rows: Sequence[Row], count: int, seed: int
-) -> tuple[NDArray[np.uint8], list[Row]]:
-    """Real images with findings of the world laid over them: ``count`` pairs (with, without), one after the other.
+) -> tuple[NDArray[np.uint8], list[Row], NDArray[np.int64]]:
+    """``count`` real images, each followed by itself with one finding of the world laid over it, and another, up to three;
+    their rows; and the number of the real image each belongs to.
 
     What a finding of :data:`PASTED` changes in a world case, its exact counterfactual difference, is added to a real
     radiograph. Nobody would take the result for a real finding's anatomy everywhere; but the image WITHOUT it is a
     real radiograph, and that is the target that removal learns.
     """
     rng, library = np.random.default_rng(seed), _differences(work)
-    out, told = np.empty((2 * count, *images.shape[1:]), np.uint8), []
+    out: list[NDArray[np.uint8]] = []
+    told: list[Row] = []
+    of: list[int] = []
     for k in range(count):
         i = int(rng.integers(len(images)))
         x, row = images[i].astype(np.float32), rows[i]
         names = room(row)
         often = np.array([2.0 if name in DEVICES else 1.0 for name in names])
         several = min(int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15])), len(names))
+        out.append(images[i])
+        told.append(row)
+        of.append(k)
         for name in map(str, rng.choice(names, several, replace=False, p=often / often.sum())):
             with_, without, fact = library[PASTED[name]][int(rng.integers(len(library[PASTED[name]])))]
             change = np.load(work / f"world{with_[0]}.npy", mmap_mode="r")
@@ -112,9 +118,10 @@ def paste(
             row = replace(
                 row, present=(*row.present, (name, *fact[1:])), absent=tuple(n for n in row.absent if n != name)
             )
-        out[2 * k], out[2 * k + 1] = np.clip(x + 0.5, 0, 255).astype(np.uint8), images[i]
-        told += [row, rows[i]]
-    return out, told
+            out.append(np.clip(x + 0.5, 0, 255).astype(np.uint8))
+            told.append(row)
+            of.append(k)
+    return np.stack(out), told, np.array(of)
 
 
 def _differences(work: Path) -> dict[str, list[tuple[tuple[int, int], tuple[int, int], Fact]]]:

@@ -1,11 +1,10 @@
-"""How many passes a finding needs: what a model's card gives the method ``noise-free``.
+"""How strongly to add a finding, and in how many passes to remove it: what a model's card gives the method ``instruct``.
 
-    python benchmarks/passes.py MODEL -n 16 -o benchmarks/results/passes [--write CARD.json]
+    python benchmarks/suited.py MODEL -n 16 -o benchmarks/results/suited [--write CARD.json]
 
-On cases of the chest world that neither training nor ``counterscan bench`` sees, every finding is added with each of
-:data:`ADDED` passes under noise and without, and removed with each of :data:`REMOVED`. Of what is drawn further at every pass
-too much is soon drawn, of what is found late too little at first, so the numbers with the least
-``error_inside + (1 - flip_rate)`` are chosen. With ``--write`` they go into the card.
+On cases of the chest world that neither training nor ``counterscan bench`` sees, every finding is added with each guidance of
+:data:`ADDED` and removed in each number of passes of :data:`REMOVED`. Too little guidance leaves a finding faint, too much
+overdraws it, so those with the least ``error_inside + 2 (1 - flip_rate)`` are chosen. With ``--write`` they go into the card.
 """
 
 from __future__ import annotations
@@ -20,20 +19,19 @@ from counterscan import load
 from counterscan.bench.cases import pairs
 from counterscan.bench.run import cell
 from counterscan.imaging.files import replacing
-from counterscan.methods.noise_free import NoiseFree
+from counterscan.methods.instruct import Instruct
 from counterscan.robustness.classifier import Classifier
 from counterscan.types import Direction
 from counterscan.worlds.chest import FINDINGS
 
 WAYS: tuple[Direction, Direction] = "add", "remove"
 SEED = 7  # the bench's own cases have 0
-ADDED = (0, 1), (0, 3), (0, 6), (0, 8), (6, 2), (6, 6)
-REMOVED = (0, 1), (0, 2), (0, 3)
+ADDED = 1.0, 1.5, 2.0, 3.0
+REMOVED = 1, 2, 3
 COLUMNS = (
     "direction",
     "finding",
-    "noisy",
-    "passes",
+    "setting",
     "error_inside",
     "flip_rate",
     "side_right",
@@ -43,14 +41,15 @@ COLUMNS = (
 
 
 def measure(model: str, n: int) -> list[dict[str, Any]]:
-    """A row a direction, finding and numbers of passes under noise and without."""
+    """A row a direction, finding and setting: the guidance of an addition, the passes of a removal."""
     backbone, judge, rows = load(model), Classifier.load("chest-world-judge"), []
     for way, finding in product(WAYS, FINDINGS):
         items = pairs("chest", finding, way, n, template=backbone.card.template, size=backbone.resolution, seed=SEED)
-        for noisy, passes in ADDED if way == "add" else REMOVED:
-            row, _ = cell(backbone, NoiseFree(passes, passes, noisy), items, judge, lambda done: None)
-            facts = {"direction": way, "finding": finding, "noisy": noisy, "passes": passes}
-            rows.append(facts | {key: row[key] for key in COLUMNS[4:]})
+        for setting in ADDED if way == "add" else REMOVED:
+            method = Instruct(guidance=setting) if way == "add" else Instruct(removal_steps=int(setting))
+            row, _ = cell(backbone, method, items, judge, lambda done: None)
+            facts = {"direction": way, "finding": finding, "setting": setting}
+            rows.append(facts | {key: row[key] for key in COLUMNS[3:]})
             print(*(f"{value:.2f}" if isinstance(value, float) else value for value in rows[-1].values()), flush=True)
     return rows
 
@@ -58,19 +57,15 @@ def measure(model: str, n: int) -> list[dict[str, Any]]:
 def chosen(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The best row of every direction and finding."""
     best: dict[tuple[str, str], dict[str, Any]] = {}
-    for row in sorted(rows, key=lambda row: row["error_inside"] + 1 - (row["flip_rate"] or 0)):
+    for row in sorted(rows, key=lambda row: row["error_inside"] + 2 * (1 - (row["flip_rate"] or 0))):
         best.setdefault((row["direction"], row["finding"]), row)
     return list(best.values())
 
 
-def settings(best: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+def settings(best: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """The chosen numbers as settings of the method."""
-    ways = {way: {row["finding"]: row for row in best if row["direction"] == way} for way in WAYS}
-    return {
-        "steps": {finding: row["passes"] for finding, row in ways["add"].items()},
-        "removal_steps": {finding: row["passes"] for finding, row in ways["remove"].items()},
-        "noisy_steps": {finding: row["noisy"] for finding, row in ways["add"].items() if row["noisy"]},
-    }
+    ways = {way: {row["finding"]: row["setting"] for row in best if row["direction"] == way} for way in WAYS}
+    return {"guidance": ways["add"], "removal_steps": ways["remove"]}
 
 
 def table(rows: list[dict[str, Any]], best: list[dict[str, Any]]) -> str:
@@ -105,7 +100,7 @@ def main() -> None:
     }
     if options.write:
         card = json.loads(options.write.read_text())
-        card["method_settings"] = card.get("method_settings", {}) | {"noise-free": settings(best)}
+        card["method_settings"] = card.get("method_settings", {}) | {"instruct": settings(best)}
         texts[options.write] = json.dumps(card, indent=2) + "\n"
     for path, text in texts.items():
         with replacing(path) as draft:
