@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from measured import keep, machine
 from PIL import Image
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
