@@ -294,7 +294,7 @@ def test_instruct_draws_what_is_added_and_takes_away_in_passes(sees: Backbone):
         before = sees.evaluations
         method(sees, image(), Edit("a", "b", changes), generator=torch.Generator().manual_seed(0))
         cost.append(sees.evaluations - before)
-    assert cost == [10, 10, 3, 2]
+    assert cost == [14, 14, 3, 2]
     with pytest.raises(WordsError, match="guidance"):
         methods.get("instruct", guidance={"mass": -1.0})
 

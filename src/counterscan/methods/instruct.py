@@ -1,23 +1,24 @@
 """InstructPix2Pix: what is added is drawn from noise with the image in sight.
 
 The network takes the image's latent beside the noisy one (Brooks et al. 2023; for radiographs BiomedJourney, Gu et al. 2023), so
-it need not hide the image under noise to change it, and what it draws is one of all the ways the change could look, where a
-single answer is the faint mean of them::
+what it draws is one of all the ways the change could look, where a single answer is the faint mean of them. The image is drawn
+as well from the same noise, under the source prompt, and what the network misses of it is taken off the answer::
 
-    clean(x, t) = source(x, t) + guidance (target(x, t) - source(x, t)),   the image beside x in both
-    x(T) = noise;   x(t-) = solver(x(t), clean(x(t), t));   e = x(0) - z
+    y = s(t) z + n(t) noise;   x = y at the top of the chain
+    clean = z + target(x) - source(y) + (guidance - 1) (target(x) - source(x)),   the image beside x and y
+    x(t-) = solver(x(t), clean);   e = x(0) - z
 
-``solver`` is DPM-Solver++ 2M (Lu et al. 2022). At the end ``passes`` of the method ``noise-free`` go on from ``z + e``: what
-the network cannot hold of the image cancels there, as it does in an edit that only REMOVES, or asks for nothing, which is
-made of such passes alone.
+``solver`` is DPM-Solver++ 2M (Lu et al. 2022). At the end ``passes`` of the method ``noise-free`` go on from ``z + e`` and finish
+what is still faint; an edit that only REMOVES, where all is seen, is made of such passes alone.
 
-An added change that names a side keeps to that half of the image but for the last pass of a device; findings to keep are left
-out of the prompts (see ``noise-free``).
+An added change that names a side or a zone keeps to it but for the last pass; findings to keep are left out of the prompts (see
+``noise-free``).
 
 Needs a model that sees the image (``StableDiffusionInstructPix2PixPipeline``, as the built-in chest models); others are refused
 before any work.
 
-Cost: 2 steps + 1 + passes evaluations, or 1 + removal_steps for an edit that only removes. A null edit is exact.
+Cost: 3k + 1 + passes evaluations (k = steps * depth; 2k with guidance 1), or 1 + removal_steps for an edit that only removes. A
+null edit is exact.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ import torch
 from torch import Tensor
 
 from counterscan.backbones.base import Backbone
-from counterscan.diffusion import CLEAN, add_noise, draw, guide, solver_step
+from counterscan.diffusion import CLEAN, add_noise, draw, solver_step
 from counterscan.errors import WordsError
 from counterscan.methods import Progress
-from counterscan.methods.noise_free import halves, most, only_removes, passes, seen
+from counterscan.methods.noise_free import most, only_removes, passes, places, seen
 from counterscan.methods.prompts import check_settings, ticker
-from counterscan.types import Condition, Edit, Prediction
+from counterscan.types import Condition, Edit
 
 SHARE = 0.15  # of the chain: the timestep at which a pass without noise is made
 
@@ -82,11 +83,11 @@ class Instruct:
         tick = ticker(progress, last + len(times))
         z = backbone.encode(image)
         source, target = seen(backbone, z, edit)
-        begin, end = halves(edit, z)
+        begin, end = places(edit, z)
         change = torch.zeros_like(z)
         if draws:
             noise = draw(z.shape, generator, 1, z.device)[0]
-            guidance = most(self.guidance, edit, 1.5)
+            guidance = float(most(self.guidance, edit, 1.5))
             change = drawn(backbone, z, noise, source, target, guidance, times, begin, tick) - z
         change = passes(backbone, z, change, source, target, SHARE, [begin] * (last - 1) + [end], 1.0, tick)
         return backbone.decode(z + change)
@@ -103,13 +104,14 @@ def drawn(
     where: Tensor,
     tick: Callable[[], None],
 ) -> Tensor:
-    """A latent drawn from ``noise`` under ``target``, equal to ``z`` (B, c, h, w) where the mask ``where`` is 0."""
+    """What ``z`` (B, c, h, w) becomes, drawn from ``noise`` under ``target``; the mask ``where`` is 0 where it stays."""
     levels = [backbone.schedule.coefficients(t) for t in (*times, CLEAN)]
-    x, older, both = add_noise(z, noise, *levels[0]), None, Condition.cat([source, target])
+    x, older = add_noise(z, noise, *levels[0]), None
+    rows = [source, target] if guidance == 1 else [source, target, source]
     for i, t in enumerate(times):
-        found = backbone.predict(torch.cat([x, x]), t, both)
-        pair = [Prediction(c, e) for c, e in zip(found.clean.chunk(2), found.noise.chunk(2), strict=True)]
-        clean = z.lerp(guide(pair[0], pair[1], guidance).clean, where)
+        y = add_noise(z, noise, *levels[i])
+        found = backbone.predict(torch.cat([y, x, x][: len(rows)]), t, Condition.cat(rows)).clean.chunk(len(rows))
+        clean = z + where * (found[1] - found[0] + (guidance - 1) * (found[1] - found[-1]))
         # the last step is of first order: the solver's extrapolation is unstable towards no noise
         x = solver_step(x, clean, older if i < len(times) - 1 else None, (levels[i - 1], levels[i], levels[i + 1]))
         older = clean

@@ -13,7 +13,8 @@ seen: the answer is the faint mean of all guesses where it would lie, so the met
 card may give each finding its number of passes.
 
 A change that names a side keeps to it: to the half of the image where the patient's side lies, as radiographs and axial
-slices are hung. At the last pass a device may cross over, as its leads do.
+slices are hung; up to the last pass also to the height of the zone it names. At the last pass a device may cross over, as its
+leads do.
 
 Such a model leaves alone what is not asked for, and the fewer words the better: findings to keep are left out of the prompts,
 as naming them made more of them go.
@@ -40,6 +41,7 @@ from counterscan.methods import Progress
 from counterscan.methods.prompts import Prompts, check_settings, ticker
 from counterscan.types import Condition, Edit
 
+ZONES = {"upper": (0.1, 0.44), "middle": (0.33, 0.58), "lower": (0.46, 0.95)}  # of the height of a chest radiograph
 Number = TypeVar("Number", int, float)
 
 
@@ -76,7 +78,7 @@ class NoiseFree:
         z = backbone.encode(image)
         source, target = seen(backbone, z, edit)
         t = (self.depth * (2 + 2 * torch.special.ndtr(draw((len(z),), generator, 1, z.device)[0])) / 3).clamp(max=1)
-        begin, end = halves(edit, z)
+        begin, end = places(edit, z)
         change = passes(
             backbone, z, torch.zeros_like(z), source, target, t, [begin] * (count - 1) + [end], self.guidance,
             ticker(progress, count),
@@ -129,11 +131,17 @@ def most(given: Number | Mapping[str, Number], edit: Edit, usual: Number) -> Num
     return max((given.get(finding, usual) for finding in asked or [c.finding for c in edit.changes]), default=usual)
 
 
-def halves(edit: Edit, z: Tensor) -> tuple[Tensor, Tensor]:
-    """1 where ``z`` (B, c, h, w) may change and 0 elsewhere, (1, 1, 1, w): until the last pass, and at the last."""
-    sides = {change.side for change in edit.changes}
-    side = next(iter(sides)) if len(sides) == 1 else None
-    x = torch.linspace(0, 1, z.shape[-1], device=z.device)
-    half = (x >= 0.5 if side == "left" else x < 0.5 if side == "right" else x >= 0).to(z).view(1, 1, 1, -1)
+def places(edit: Edit, z: Tensor) -> tuple[Tensor, Tensor]:
+    """1 where ``z`` (B, c, h, w) may change and 0 elsewhere, (1, 1, h, w): until the last pass, and at the last."""
+    y, x = (torch.linspace(0, 1, n, device=z.device) for n in z.shape[-2:])
+    side, place = (_shared({getattr(change, what) for change in edit.changes}) for what in ("side", "place"))
+    top, bottom = ZONES.get(place, (0.0, 1.0))
+    half = (x >= 0.5 if side == "left" else x < 0.5 if side == "right" else x >= 0).to(z).expand(1, 1, len(y), -1)
+    band = ((y >= top) & (y <= bottom)).to(z).view(1, 1, -1, 1)
     crosses = {change.finding for change in edit.changes} & {*DEVICES}
-    return half, torch.ones_like(half) if crosses else half
+    return half * band, torch.ones_like(half) if crosses else half
+
+
+def _shared(values: set[str | None]) -> str:
+    """What all changes say, or nothing."""
+    return next(iter(values)) or "" if len(values) == 1 else ""

@@ -324,7 +324,9 @@ def _nih(o: argparse.Namespace) -> None:
     small = [small[i] for i in np.random.default_rng(o.seed).permutation(len(small))[: o.small_count]]
     base = [(a, r) for a, r in zip(images, rows, strict=True) if room(r)]
     base += list(zip(tb, tb_rows, strict=True))
-    pasted, pasted_rows, pasted_of = paste(o.work, np.stack([a for a, _ in base]), [r for _, r in base], o.count, o.seed)
+    pasted, pasted_rows, pasted_of = paste(
+        o.work, np.stack([a for a, _ in base]), [r for _, r in base], o.count, o.seed
+    )
     world, world_patients = world_rows(o.work, 0)
     # every other patient of the world under the words of the real images, so that what the world teaches is said of them too
     world = [
