@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.models import tiny
+from tests.models import seeing, tiny
 from typer.testing import CliRunner
 
 from counterscan.backbones import load
@@ -24,14 +24,26 @@ QUICK: dict[str, peers.Peer] = {
     "diffusers:img2img": peers.ImageToImage(steps=4, strength=0.5),
     "diffusers:leditspp": peers.LeditsPp(steps=4),
     "diffusers:diffedit": peers.DiffEdit(steps=4, strength=0.5, maps=2),
+    "diffusers:instruct": peers.InstructPix2Pix(steps=3),
 }
-COST = {"diffusers:img2img": 2 * 2, "diffusers:leditspp": 4 + 3 * 4, "diffusers:diffedit": 4 * 2 + 2 * 2 + 2 * 2}
+COST = {
+    "diffusers:img2img": 2 * 2,
+    "diffusers:leditspp": 4 + 3 * 4,
+    "diffusers:diffedit": 4 * 2 + 2 * 2 + 2 * 2,
+    "diffusers:instruct": 3 * 3,
+}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Like the built-in models: one grey channel, BERT, v-prediction; three levels, so that LEDITS++ finds its maps."""
     return tiny(tmp_path_factory.mktemp("models") / "deep", unet_blocks=(16, 32, 32))
+
+
+@pytest.fixture(scope="module")
+def sees(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, whose U-Net sees the image beside the latent."""
+    return seeing(tmp_path_factory.mktemp("models") / "deep", unet_blocks=(16, 32, 32))
 
 
 def images() -> torch.Tensor:
@@ -42,9 +54,13 @@ def run(peer: peers.Peer, model: Any, x: torch.Tensor, seeds: list[int]) -> torc
     return peer(model, x, EDIT, generator=[torch.Generator().manual_seed(seed) for seed in seeds])
 
 
-@pytest.mark.parametrize("name", peers.PEERS)
-def test_a_peer_edits_with_the_parts_of_the_model_and_leaves_them_as_they_were(name: str, folder: Path) -> None:
-    model, x, peer = load(folder), images(), QUICK[name]
+@pytest.mark.parametrize(
+    ("name", "look"), [*((name, True) for name in QUICK), *((name, False) for name in [*QUICK][:3])]
+)
+def test_a_peer_edits_with_the_parts_of_the_model_and_leaves_them_as_they_were(
+    name: str, look: bool, folder: Path, sees: Path
+) -> None:
+    model, x, peer = load(sees if look else folder), images(), QUICK[name]
     processors = model.unet.attn_processors
     before = model.evaluations
     state = torch.get_rng_state()
@@ -73,6 +89,8 @@ def test_a_peer_says_in_one_line_why_it_cannot_run(tmp_path: Path) -> None:
     with pytest.raises(WordsError, match=r"leditspp cannot run here: the U-Net of shallow reads no words at a quarter"):
         bench(load(tiny(tmp_path / "shallow")), [peers.LeditsPp()], "chest", tmp_path / "out", n=1)
     assert not (tmp_path / "out").exists()
+    with pytest.raises(WordsError, match="the U-Net of shallow sees no image"):
+        peers.InstructPix2Pix().check(load(tmp_path / "shallow"))
     with pytest.raises(WordsError, match="latents of 4 channels, and narrow has 3"):
         peers.ImageToImage().check(load(tiny(tmp_path / "narrow", latent_channels=3)))
 

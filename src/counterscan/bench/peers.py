@@ -6,6 +6,9 @@ of its signature; the latents go in and come out by the model's own autoencoder,
     diffusers:img2img     StableDiffusionImg2ImgPipeline: the target prompt
     diffusers:leditspp    LEditsPPPipelineStableDiffusion: the source prompt leaves, the target prompt comes
     diffusers:diffedit    StableDiffusionDiffEditPipeline: mask between both prompts, inversion under the source, the target
+    diffusers:instruct    StableDiffusionInstructPix2PixPipeline: the target prompt, for models that see the image
+
+A U-Net that sees an image is given nothing to see by the pipelines that know of none, as where it draws from text.
 
 They are no methods of ``edit``: nothing here keeps what is not edited, or undoes a null edit.
 """
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -44,6 +48,7 @@ class Peer:
 
     pipeline: ClassVar[str]
     name: ClassVar[str]
+    sees: ClassVar[bool] = False  # whether it gives the U-Net an image beside the latent
     together: ClassVar[bool] = False  # False: the pipeline mixes the images of a batch (its masks are relative to all)
 
     def refusal(self, backbone: Backbone) -> str | None:
@@ -96,6 +101,9 @@ class Peer:
     def _pipe(self, backbone: StableDiffusion, **schedulers: Any) -> Any:
         """The pipeline of the loaded parts, without its progress bar."""
         parts = {name: getattr(backbone, name) for name in ("vae", "text_encoder", "tokenizer", "unet")}
+        if not self.sees:  # the same network to a pipeline that reads from its config how many channels latents have
+            parts["unet"] = copy(backbone.unet)
+            parts["unet"].register_to_config(in_channels=backbone.latent_shape[0])
         none = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
         pipe = getattr(diffusers, self.pipeline)(**parts, **none, **schedulers)
         pipe.set_progress_bar_config(disable=True)
@@ -197,7 +205,41 @@ class DiffEdit(Peer):
         return result
 
 
-PEERS: dict[str, type[Peer]] = {kind.name: kind for kind in (ImageToImage, LeditsPp, DiffEdit)}
+@dataclass(frozen=True)
+class InstructPix2Pix(Peer):
+    """InstructPix2Pix: 3 evaluations a step, under prompt and image, image alone, and neither."""
+
+    steps: int = 100
+    guidance: float = 7.5
+    image_guidance: float = 1.5
+    pipeline: ClassVar[str] = "StableDiffusionInstructPix2PixPipeline"
+    name: ClassVar[str] = "diffusers:instruct"
+    sees: ClassVar[bool] = True
+    together: ClassVar[bool] = True
+
+    def refusal(self, backbone: Backbone) -> str | None:
+        """See ``Peer``."""
+        reason = super().refusal(backbone)
+        if reason is None and not getattr(backbone, "sees_image", False):
+            return f"the U-Net of {backbone.card.name} sees no image"
+        return reason
+
+    def latents(self, backbone: StableDiffusion, z: Tensor, edit: Edit, generators: list[torch.Generator]) -> Tensor:
+        """See ``Peer``. Latents of an image go in as its own autoencoder gives them."""
+        pipe = self._pipe(backbone, scheduler=DDIMScheduler.from_config(backbone.scheduler_config))
+        settings = {"guidance_scale": self.guidance, "image_guidance_scale": self.image_guidance}
+        words = {
+            "prompt_embeds": backbone.embed([edit.target] * len(z)).tokens,
+            "negative_prompt_embeds": backbone.embed([""] * len(z)).tokens,
+        }
+        seen = z / backbone.vae.config.scaling_factor
+        result: Tensor = pipe(
+            image=seen, num_inference_steps=self.steps, generator=generators, output_type="latent", **settings, **words
+        ).images
+        return result
+
+
+PEERS: dict[str, type[Peer]] = {kind.name: kind for kind in (ImageToImage, LeditsPp, DiffEdit, InstructPix2Pix)}
 
 
 def get(name: str) -> Peer:
@@ -209,10 +251,16 @@ def get(name: str) -> Peer:
 
 @contextmanager
 def _counted(backbone: StableDiffusion) -> Iterator[None]:
-    """Inside, rows that the U-Net is asked count as evaluations; afterwards its attention is as it was."""
+    """Inside, rows that the U-Net is asked count as evaluations, and one that sees an image sees nothing where it is given none;
+    afterwards its attention is as it was.
+    """
 
-    def count(module: Any, given: tuple[Any, ...]) -> None:
-        backbone.evaluations += len(given[0])
+    def count(module: Any, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        z, *others = given
+        backbone.evaluations += len(z)
+        if z.shape[1] < backbone.unet.config.in_channels:
+            z = torch.cat([z, torch.zeros_like(z)], 1)
+        return z, *others
 
     processors, hook = backbone.unet.attn_processors, backbone.unet.register_forward_pre_hook(count)
     try:
