@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from tests.models import seeing
 from tests.scale.conftest import write_images
 
 import counterscan
@@ -50,6 +51,16 @@ def test_one_condition_row_serves_all_and_evaluations_are_counted(pair):
     assert fast.evaluations == spent + 3
     with pytest.raises(ValueError, match="2 condition rows for 3"):
         fast.predict(z, 9, one.repeat(2))
+
+
+def test_the_image_beside_the_latent_is_seen(tmp_path):
+    pytest.importorskip("openvino")
+    folder = seeing(tmp_path / "sees")
+    eager, fast = counterscan.load(folder), open_backbone(folder, "openvino")
+    x, z = noise(2, *eager.latent_shape), noise(2, *eager.latent_shape, seed=1)
+    one = eager.embed(["pacemaker"])
+    for condition in (one, one.beside(z)):
+        assert torch.allclose(fast.predict(x, 9, condition).noise, eager.predict(x, 9, condition).noise, atol=1e-4)
 
 
 def test_an_edit_is_the_same(pair):
