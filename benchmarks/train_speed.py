@@ -83,7 +83,10 @@ def peer(folder: Path, manifest: Path, batch: int, workers: int, rate: float) ->
         noisy = scheduler.add_noise(latents, noise, times)
         velocity = scheduler.config.prediction_type == "v_prediction"
         target = scheduler.get_velocity(latents, noise, times) if velocity else noise
-        loss = F.mse_loss(unet(noisy, times, states, return_dict=False)[0].float(), target.float())
+        # a U-Net that sees an image beside the latent is shown none
+        nothing = noisy.new_zeros(batch, unet.config.in_channels - noisy.shape[1], *noisy.shape[2:])
+        output = unet(torch.cat([noisy, nothing], 1), times, states, return_dict=False)[0]
+        loss = F.mse_loss(output.float(), target.float())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
         optimizer.step()

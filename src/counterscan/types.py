@@ -95,14 +95,20 @@ class Condition:
 
     @staticmethod
     def cat(conditions: Sequence[Condition]) -> Condition:
-        """Conditions of the same family joined along the batch."""
-        join = lambda ts: None if ts[0] is None else torch.cat(list(ts))  # noqa: E731
+        """Conditions of the same family joined along the batch. ``ValueError`` where only some have an image."""
         return Condition(
             torch.cat([c.tokens for c in conditions]),
-            join([c.pooled for c in conditions]),
-            join([c.mask for c in conditions]),
-            join([c.image for c in conditions]),
+            _joined([c.pooled for c in conditions]),
+            _joined([c.mask for c in conditions]),
+            _joined([c.image for c in conditions]),
         )
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    known = [part for part in parts if part is not None]
+    if known and len(known) < len(parts):
+        raise ValueError(f"{len(known)} of {len(parts)} conditions have a part that the others lack, such as an image")
+    return torch.cat(known) if known else None
 
 
 if TYPE_CHECKING:

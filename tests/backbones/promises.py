@@ -16,13 +16,14 @@ from counterscan.methods.check import check_method
 from counterscan.types import Edit
 
 # what cannot work where, and the words of the refusal
-REFUSED = {"prompt-to-prompt": "controls attention to words"}
+REFUSED = {"prompt-to-prompt": "controls attention to words", "instruct": "a model that sees the image"}
 EXACT = (
     "direct",
     "diffedit",
     "edit-friendly",
     "factored",
     "flow-edit",
+    "instruct",
     "ledits",
     "masked",
     "noise-free",
@@ -65,7 +66,9 @@ def check_editing(name: str, model: Any, edit: Edit) -> None:
 
 
 def can(name: str, model: Any) -> bool:
-    """What the one method that asks more than the waist needs."""
+    """What the two methods that ask more than the waist need."""
+    if name == "instruct":
+        return bool(getattr(model, "sees_image", False))
     return name != "prompt-to-prompt" or hasattr(model, "controlled")
 
 

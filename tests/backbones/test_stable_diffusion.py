@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.models import seeing, tiny
+from tests.models import tiny
 
 from counterscan.backbones import HUB_FILES, HUB_SKIP, load, locate
 from counterscan.backbones.check import check_backbone
 from counterscan.backbones.stable_diffusion import StableDiffusion
 from counterscan.errors import ModelError, WordsError
-from counterscan.types import Condition
 
 
 @pytest.fixture(scope="module")
@@ -237,45 +236,3 @@ def test_unknown_models_are_words_and_offline_hub_models_are_work(
         load("nonsense")
     with pytest.raises(ModelError, match="not in the local cache"):
         load("counterscan-tests/does-not-exist", offline=True)
-
-
-@pytest.fixture(scope="module")
-def sees(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return seeing(tmp_path_factory.mktemp("sees") / "tiny")
-
-
-def test_a_network_that_sees_an_image_is_given_what_diffusers_gives_it(sees: Path) -> None:
-    """The latent of the image without the autoencoder's scale, beside the noisy one; and nothing, where there is none."""
-    model = load(sees)
-    assert model.sees_image
-    x, z = torch.randn(2, 2, *model.latent_shape, generator=torch.Generator().manual_seed(0))
-    words = model.embed(["pacemaker", ""])
-    for condition, beside in ((words.beside(z), z / model.vae.config.scaling_factor), (words, torch.zeros_like(z))):
-        v = model.unet(torch.cat([x, beside], 1), 500, encoder_hidden_states=words.tokens).sample
-        s, n = model.schedule.coefficients(500)
-        torch.testing.assert_close(model.predict(x, 500, condition).clean, s * x - n * v, atol=1e-5, rtol=0)
-    assert (model.predict(x, 500, words.beside(z)).clean - model.predict(x, 500, words).clean).abs().mean() > 1e-2
-
-
-def test_the_image_stays_with_its_row_of_words(sees: Path) -> None:
-    model = load(sees)
-    x, z = torch.randn(2, 2, *model.latent_shape, generator=torch.Generator().manual_seed(0))
-    one = model.embed(["pacemaker"]).beside(z)
-    both = model.predict(x, 500, one).clean
-    for i in range(2):
-        torch.testing.assert_close(model.predict(x[i : i + 1], 500, one[i]).clean, both[i : i + 1], atol=1e-5, rtol=0)
-    joined = Condition.cat([one[1], one[0]])
-    assert joined.image is not None and torch.equal(joined.image, z.flip(0))
-    twice = one.repeat(2).image
-    assert twice is not None and torch.equal(twice, z[[0, 0, 1, 1]])
-
-
-def test_it_opens_in_plain_diffusers(sees: Path) -> None:
-    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-
-    pipe = DiffusionPipeline.from_pretrained(sees, local_files_only=True)
-    pipe.set_progress_bar_config(disable=True)
-    image = torch.rand(1, 1, 32, 32) * 2 - 1
-    made = pipe("pacemaker", image=image, num_inference_steps=2, output_type="latent").images
-    assert made.shape == (1, *load(sees).latent_shape)
-    assert made.isfinite().all()

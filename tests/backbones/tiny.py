@@ -213,16 +213,28 @@ def kandinsky_apart(folder: Path, root: Path) -> Path:
     return card(decoder, "kandinsky")
 
 
-def stable_diffusion(folder: Path, tokenizer: Any, encoder: Any, **changes: Any) -> Path:
+def stable_diffusion(
+    folder: Path, tokenizer: Any, encoder: Any, *, pipeline: str = "StableDiffusionPipeline", **changes: Any
+) -> Path:
     """Stable Diffusion with any text encoder, saved by diffusers."""
-    from diffusers import DDIMScheduler, StableDiffusionPipeline
+    import diffusers
+    from diffusers import DDIMScheduler
 
     with seeded(), quiet():
-        StableDiffusionPipeline(
+        getattr(diffusers, pipeline)(
             vae(), encoder, tokenizer, unet(**changes), DDIMScheduler(clip_sample=False, set_alpha_to_one=False, steps_offset=1),
             None, None, requires_safety_checker=False,
         ).save_pretrained(folder)  # fmt: skip
     return card(folder, "stable_diffusion")
+
+
+def instruct_pix2pix(folder: Path, **changes: Any) -> Path:
+    """Its U-Net takes the latent of an image as well."""
+    tokenizer = clip_tokenizer()
+    with seeded():
+        encoder = clip(tokenizer, projected=False, hidden=32)
+    kind = "StableDiffusionInstructPix2PixPipeline"
+    return stable_diffusion(folder, tokenizer, encoder, pipeline=kind, **({"in_channels": 8} | changes))
 
 
 def bert_tokenizer(length: int = 24) -> Any:

@@ -85,6 +85,33 @@ def test_image_to_image_is_our_sdedit_where_both_lead_from_no_prompt(folder: Pat
     assert (theirs - ours).abs().mean() < 0.02 < (ours - x).abs().mean()
 
 
+@pytest.mark.parametrize("name", [*QUICK][:3])
+def test_pipelines_that_know_of_no_image_show_the_network_none(name: str, folder: Path, sees: Path) -> None:
+    """The two networks differ only in what they see beside the latent."""
+    one, other = (run(QUICK[name], load(model), images(), [0, 1]) for model in (folder, sees))
+    torch.testing.assert_close(one, other, atol=1e-3, rtol=0)
+
+
+def test_instruct_is_the_pipeline_of_diffusers_on_the_image_itself(sees: Path) -> None:
+    import diffusers
+
+    model, x = load(sees), images()
+    pipe = diffusers.DiffusionPipeline.from_pretrained(sees)
+    generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+    wanted = pipe([EDIT.target] * 2, image=x, num_inference_steps=3, generator=generators, output_type="pt").images
+    torch.testing.assert_close(run(QUICK["diffusers:instruct"], model, x, [0, 1]), wanted, atol=1e-3, rtol=0)
+
+
+def test_instruct_has_the_defaults_of_the_pipeline() -> None:
+    from inspect import signature
+
+    from diffusers import StableDiffusionInstructPix2PixPipeline
+
+    theirs, ours = signature(StableDiffusionInstructPix2PixPipeline.__call__).parameters, peers.InstructPix2Pix()
+    names = {"num_inference_steps": "steps", "guidance_scale": "guidance", "image_guidance_scale": "image_guidance"}
+    assert {name: getattr(ours, own) for name, own in names.items()} == {name: theirs[name].default for name in names}
+
+
 def test_a_peer_says_in_one_line_why_it_cannot_run(tmp_path: Path) -> None:
     with pytest.raises(WordsError, match=r"leditspp cannot run here: the U-Net of shallow reads no words at a quarter"):
         bench(load(tiny(tmp_path / "shallow")), [peers.LeditsPp()], "chest", tmp_path / "out", n=1)

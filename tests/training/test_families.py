@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 from tests.backbones import tiny
 from tests.training.small import config
@@ -52,6 +53,22 @@ def test_a_decoder_is_saved_with_its_prior(tmp_path):
     (decoder,) = tmp_path.glob("*decoder*")
     result = train(config(tmp_path, model=str(decoder), train=["lora"]))
     assert counterscan.load(result.folder).embed(["pleural effusion"]).tokens.shape[1] == 1
+
+
+@pytest.mark.parametrize("part", ["unet", "lora"])
+def test_a_network_that_sees_an_image_is_shown_none_and_stays_what_it_is(tmp_path, part):
+    """What reads the image beside gets no gradient from zeros; the folder opens in diffusers' pipeline as before."""
+    start = tiny.instruct_pix2pix(tmp_path / "model")
+    result = train(config(tmp_path, train=[part], optimizer={"weight_decay": 0}))
+    before, after = (load_file(f / "unet/diffusion_pytorch_model.safetensors") for f in (start, result.folder))
+    learns = {key for key in before if (before[key] != after[key]).any()}
+    own, image = (before["conv_in.weight"] != after["conv_in.weight"]).split(4, 1)
+    assert learns and own.any() == (part == "unet") and not image.any()
+    assert np.isfinite(curve(result.folder)).all()
+    assert counterscan.load(result.folder).sees_image
+    pipe = DiffusionPipeline.from_pretrained(result.folder)
+    made = pipe("pacemaker", image=tiny.images()[:1], num_inference_steps=2, output_type="latent").images
+    assert type(pipe).__name__ == "StableDiffusionInstructPix2PixPipeline" and made.isfinite().all()
 
 
 @pytest.mark.parametrize(

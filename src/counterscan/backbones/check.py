@@ -19,8 +19,9 @@ def check_backbone(backbone: Backbone, *, prompts: Sequence[str] | None = None, 
     The promises: every verb and fact of ``Backbone``; a fingerprint of 16 hex digits; ``encode`` and ``decode`` give float32
     of their shapes, images in [0, 1], the same every time; ``embed`` gives a row a prompt; a prediction recomposes the latent,
     also at another ``level``, and other words give another one; one condition row serves all latents; a batch equals its
-    rows one by one (all to ``tolerance``); a prediction counts one evaluation a row, and nothing else counts; no global
-    random state is touched and inputs are left alone.
+    rows one by one (all to ``tolerance``); an image beside the latent is heeded where ``sees_image``, by its own row alone; a
+    prediction counts one evaluation a row, and nothing else counts; no global random state is touched and inputs are left
+    alone.
     ``prompts`` are two that the model tells apart; default: its first two classes, or nothing and its first finding. For an
     unconditional model give ``("", "")``.
     """
@@ -37,6 +38,8 @@ def check_backbone(backbone: Backbone, *, prompts: Sequence[str] | None = None, 
     assert len(condition) == 2, f"embed gives {len(condition)} rows for 2 prompts"
     assert backbone.evaluations == spent, "encode, decode or embed counted evaluations"
     _check_predictions(backbone, condition, prompts[0] != prompts[1], tolerance)
+    if getattr(backbone, "sees_image", False):
+        _check_seeing(backbone, condition, tolerance)
     assert before == random_state(), "a global random state was used"
 
 
@@ -86,6 +89,19 @@ def _check_predictions(backbone: Backbone, condition: Condition, worded: bool, t
     assert not worded or not _close(shared[1], both[1], tolerance), "other words give the same prediction"
     predict(z[:1], high, condition[0], level=low)
     assert z.equal(given), "predict changed the latent in place"
+
+
+def _check_seeing(backbone: Backbone, condition: Condition, tolerance: float) -> None:
+    generator, shape = torch.Generator().manual_seed(1), (2, *backbone.latent_shape)
+    z, image = (torch.randn(shape, generator=generator).to(backbone.device) for _ in range(2))
+    given, t, both = image.clone(), len(backbone.schedule) // 2, condition.beside(image)
+    seen = backbone.predict(z, t, both).noise
+    unseen = backbone.predict(z, t, condition).noise
+    assert not _close(seen, unseen, tolerance), "sees_image, but an image beside the latent changes nothing"
+    for i in range(2):
+        alone = backbone.predict(z[i : i + 1], t, both[i]).noise
+        assert _close(alone, seen[i : i + 1], tolerance), f"latent {i} is predicted otherwise alone, with its image"
+    assert image.equal(given), "predict changed the image in place"
 
 
 def _check_tensor(verb: str, found: Tensor, shape: Sequence[int]) -> None:

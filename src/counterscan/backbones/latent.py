@@ -172,8 +172,11 @@ class Latent:
         return to_prediction(output.float(), z.float().to(self.device), self.prediction_type, signal, noise)
 
     def _beside(self, z: Tensor, image: Tensor | None) -> Tensor:
-        """What stands beside ``z``: an unscaled latent, as diffusers' InstructPix2Pix pipeline gives it, or nothing."""
-        return torch.zeros_like(z) if image is None else image.to(z).expand_as(z) / self._affine[1]
+        """What stands beside ``z``: the autoencoder's own latent, as diffusers' InstructPix2Pix pipeline gives it, or nothing."""
+        if image is None:
+            return torch.zeros_like(z)
+        shift, scale = self._affine
+        return image.to(z).expand_as(z) / scale + shift
 
     def _condition(self, prompts: Sequence[str]) -> Condition:
         raise NotImplementedError

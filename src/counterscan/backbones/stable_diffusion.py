@@ -14,7 +14,7 @@ from torch import Tensor
 
 from counterscan.backbones.attention import Control
 from counterscan.backbones.card import Card
-from counterscan.backbones.components import autoencoder_class, open_diffusers, open_text, open_tokenizer
+from counterscan.backbones.components import autoencoder_class, open_diffusers, open_text, open_tokenizer, read_json
 from counterscan.backbones.control import controlled
 from counterscan.backbones.latent import Latent
 from counterscan.backbones.text import longest, token_ids, word_pieces
@@ -84,12 +84,13 @@ class StableDiffusion(Latent):
         return longest(self.tokenizer, self.text_encoder)
 
     def _checked(self) -> Self:
-        config = self.unet.config
+        config, latent = self.unet.config, self.vae.config.latent_channels
         text, wanted = self.text_encoder.config.hidden_size, config.encoder_hid_dim or config.cross_attention_dim
         if text != wanted:
             raise ModelError(f"{self.folder}: text_encoder gives {text} numbers a token, unet takes {wanted}")
-        if config.in_channels not in (self.vae.config.latent_channels, 2 * self.vae.config.latent_channels):
-            raise ModelError(
-                f"{self.folder}: vae has {self.vae.config.latent_channels} latent channels, unet takes {config.in_channels}"
-            )
+        made_by = str(read_json(self.folder / "model_index.json").get("_class_name", ""))
+        # Marigold and the latent upscaler take twice the channels too, but in another order, or for something else
+        beside = latent if made_by.startswith("StableDiffusion") and config.out_channels == latent else 0
+        if config.in_channels not in (latent, latent + beside):
+            raise ModelError(f"{self.folder}: vae has {latent} latent channels, unet takes {config.in_channels}")
         return super()._checked()

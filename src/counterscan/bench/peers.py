@@ -227,15 +227,13 @@ class InstructPix2Pix(Peer):
     def latents(self, backbone: StableDiffusion, z: Tensor, edit: Edit, generators: list[torch.Generator]) -> Tensor:
         """See ``Peer``. Latents of an image go in as its own autoencoder gives them."""
         pipe = self._pipe(backbone, scheduler=DDIMScheduler.from_config(backbone.scheduler_config))
-        settings = {"guidance_scale": self.guidance, "image_guidance_scale": self.image_guidance}
+        settings: dict[str, Any] = {"guidance_scale": self.guidance, "image_guidance_scale": self.image_guidance}
         words = {
             "prompt_embeds": backbone.embed([edit.target] * len(z)).tokens,
             "negative_prompt_embeds": backbone.embed([""] * len(z)).tokens,
         }
-        seen = z / backbone.vae.config.scaling_factor
-        result: Tensor = pipe(
-            image=seen, num_inference_steps=self.steps, generator=generators, output_type="latent", **settings, **words
-        ).images
+        settings |= {"image": backbone._beside(z, z), "num_inference_steps": self.steps}
+        result: Tensor = pipe(generator=generators, output_type="latent", **settings, **words).images
         return result
 
 
