@@ -288,13 +288,20 @@ def test_noise_free_gives_each_added_finding_its_passes(backbone: Backbone):
 
 
 def test_instruct_draws_what_is_added_and_takes_away_in_passes(sees: Backbone):
-    method = methods.get("instruct", steps=4, guidance={"mass": 3.0}, removal_steps={"pacemaker": 2})
+    settings = {"steps": {"mass": 4, "pulmonary edema": 0}, "passes": {"pulmonary edema": 2}, "guidance": {"mass": 3.0}}
+    method = methods.get("instruct", **settings, removal_steps={"pacemaker": 2})
     cost = []
-    for changes in [(Change("mass", "add"),), (), (Change("pacemaker", "remove"),), (Change("mass", "remove"),)]:
+    for changes in [
+        (Change("mass", "add"),),
+        (Change("pulmonary edema", "add"),),
+        (),
+        (Change("pacemaker", "remove"),),
+        (Change("mass", "remove"),),
+    ]:
         before = sees.evaluations
         method(sees, image(), Edit("a", "b", changes), generator=torch.Generator().manual_seed(0))
         cost.append(sees.evaluations - before)
-    assert cost == [14, 14, 3, 2]
+    assert cost == [14, 3, 20, 3, 2]
     with pytest.raises(WordsError, match="guidance"):
         methods.get("instruct", guidance={"mass": -1.0})
 

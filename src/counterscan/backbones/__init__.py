@@ -45,6 +45,7 @@ def load(
     The network is used for a hub id only, and not at all with ``offline``. Raises ``WordsError`` for an unknown name
     and ``ModelError`` for a folder that cannot be used.
     """
+    from counterscan.backbones.collecting import uncollected
     from counterscan.backbones.components import read_json
 
     folder = locate(model, offline=offline)
@@ -56,8 +57,9 @@ def load(
     if module == "stable_diffusion" and "unet" not in index:
         known = ", ".join(sorted({family for family, _ in FAMILIES.values()}))
         raise ModelError(f"{folder}: a {made_by or 'pipeline without a name'} is of no known family: {known}")
-    family: Any = getattr(importlib.import_module(f"counterscan.backbones.{module}"), name)
-    opened: Backbone = family.open(folder, device=device, dtype=dtype)
+    with uncollected():  # the first model of a process imports torch, diffusers and transformers here
+        family: Any = getattr(importlib.import_module(f"counterscan.backbones.{module}"), name)
+        opened: Backbone = family.open(folder, device=device, dtype=dtype)
     return opened
 
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -43,23 +43,22 @@ SHARE = 0.15  # of the chain: the timestep at which a pass without noise is made
 
 @dataclass(frozen=True)
 class Instruct:
-    """For what is added the lowest ``depth`` of a chain of ``steps``, with ``guidance``, then ``passes`` without noise;
-    ``removal_steps`` passes where something is only removed. ``guidance`` and ``removal_steps`` are one number, or one of each
-    finding (others: 1.5 and 1).
+    """For what is added the lowest ``depth`` of a chain of ``steps``, with ``guidance``, then ``passes`` without noise; with 0
+    steps nothing is drawn, which suits what can lie in one place only. ``removal_steps`` passes where something is only
+    removed. All but ``depth`` are one number, or one of each finding (others: 6, 2, 1 and 1).
     """
 
-    steps: int = 8
+    steps: int | Mapping[str, int] = 6
     depth: float = 1.0
-    guidance: float | Mapping[str, float] = 1.5
-    passes: int = 1
+    guidance: float | Mapping[str, float] = 2.0
+    passes: int | Mapping[str, int] = 1
     removal_steps: int | Mapping[str, int] = 1
     name: ClassVar[str] = "instruct"
 
     def __post_init__(self) -> None:
-        weights = self.guidance.values() if isinstance(self.guidance, Mapping) else [self.guidance]
-        removing = self.removal_steps.values() if isinstance(self.removal_steps, Mapping) else [self.removal_steps]
-        for steps in (self.steps, self.passes, *removing):
-            for weight in weights:
+        drawing = [steps or 1 for steps in _each(self.steps)]  # 0 is a number of steps too
+        for steps in (*drawing, *_each(self.passes), *_each(self.removal_steps)):
+            for weight in _each(self.guidance):
                 check_settings(self.name, steps, self.depth, weight)
 
     @torch.no_grad()
@@ -77,20 +76,24 @@ class Instruct:
             raise WordsError(
                 f"instruct needs a model that sees the image, and {backbone.card.name} does not; use flow-edit"
             )
-        draws = not (only_removes(edit) or edit.is_null)
-        last = self.passes if draws else most(self.removal_steps, edit, 1)
-        times = backbone.schedule.timesteps(self.steps, self.depth).tolist() if draws else []
+        steps = 0 if only_removes(edit) or edit.is_null else most(self.steps, edit, 6)
+        last = most(self.removal_steps if only_removes(edit) else self.passes, edit, 1)
+        times = backbone.schedule.timesteps(steps, self.depth).tolist() if steps else []
         tick = ticker(progress, last + len(times))
         z = backbone.encode(image)
         source, target = seen(backbone, z, edit)
         begin, end = places(edit, z)
         change = torch.zeros_like(z)
-        if draws:
+        if times:
             noise = draw(z.shape, generator, 1, z.device)[0]
-            guidance = float(most(self.guidance, edit, 1.5))
+            guidance = float(most(self.guidance, edit, 2.0))
             change = drawn(backbone, z, noise, source, target, guidance, times, begin, tick) - z
         change = passes(backbone, z, change, source, target, SHARE, [begin] * (last - 1) + [end], 1.0, tick)
         return backbone.decode(z + change)
+
+
+def _each(given: Any) -> list[Any]:
+    return [*given.values()] if isinstance(given, Mapping) else [given]
 
 
 def drawn(
