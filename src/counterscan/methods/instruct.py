@@ -14,7 +14,7 @@ what is still faint; an edit that only REMOVES, where all is seen, is made of su
 An added change that names a side or a zone keeps to it but for the last pass; findings to keep are left out of the prompts (see
 ``noise-free``).
 
-Needs a model that sees the image (``StableDiffusionInstructPix2PixPipeline``, as the built-in chest models); others are refused
+Needs a model that sees the image (``StableDiffusionInstructPix2PixPipeline``, as the built-in `chest-world`); others are refused
 before any work.
 
 Cost: 3k + 1 + passes evaluations (k = steps * depth; 2k with guidance 1), or 1 + removal_steps for an edit that only removes. A
