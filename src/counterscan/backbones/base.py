@@ -66,13 +66,6 @@ class Backbone(Protocol):
 
 
 @runtime_checkable
-class Seeing(Protocol):
-    """A backbone that may also see an image: where ``sees_image``, ``predict`` heeds ``Condition.image`` (InstructPix2Pix)."""
-
-    sees_image: bool
-
-
-@runtime_checkable
 class Attentive(Protocol):
     """A backbone that also lets its attention be controlled: what prompt-to-prompt needs beyond the waist."""
 
@@ -81,3 +74,8 @@ class Attentive(Protocol):
 
     def controlled(self, control: Control) -> AbstractContextManager[None]:
         """Inside, ``control`` answers every attention layer of ``predict``; ``Attention.output`` is no change."""
+
+
+def sees_image(backbone: Backbone) -> bool:
+    """Whether ``predict`` heeds ``Condition.image`` (InstructPix2Pix): what a backbone may say beyond the waist."""
+    return bool(getattr(backbone, "sees_image", False))

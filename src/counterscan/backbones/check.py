@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from counterscan.backbones.base import Backbone
+from counterscan.backbones.base import Backbone, sees_image
 from counterscan.types import Condition, Prediction
 
 
@@ -38,7 +38,7 @@ def check_backbone(backbone: Backbone, *, prompts: Sequence[str] | None = None, 
     assert len(condition) == 2, f"embed gives {len(condition)} rows for 2 prompts"
     assert backbone.evaluations == spent, "encode, decode or embed counted evaluations"
     _check_predictions(backbone, condition, prompts[0] != prompts[1], tolerance)
-    if getattr(backbone, "sees_image", False):
+    if sees_image(backbone):
         _check_seeing(backbone, condition, tolerance)
     assert before == random_state(), "a global random state was used"
 

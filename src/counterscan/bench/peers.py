@@ -28,6 +28,7 @@ from diffusers.schedulers.scheduling_ddim_inverse import DDIMInverseScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from torch import Tensor
 
+from counterscan.backbones.base import sees_image
 from counterscan.backbones.quiet import quiet
 from counterscan.backbones.stable_diffusion import StableDiffusion
 from counterscan.diffusion import one_each
@@ -125,10 +126,7 @@ class ImageToImage(Peer):
         """See ``Peer``."""
         pipe = self._pipe(backbone, scheduler=DDIMScheduler.from_config(backbone.scheduler_config))
         settings = {"num_inference_steps": self.steps, "strength": self.strength, "guidance_scale": self.guidance}
-        words = {
-            "prompt_embeds": backbone.embed([edit.target] * len(z)).tokens,
-            "negative_prompt_embeds": backbone.embed([""] * len(z)).tokens,
-        }
+        words = _towards_target(backbone, edit, len(z))
         result: Tensor = pipe(image=z, generator=generators, output_type="latent", **settings, **words).images
         return result
 
@@ -220,7 +218,7 @@ class InstructPix2Pix(Peer):
     def refusal(self, backbone: Backbone) -> str | None:
         """See ``Peer``."""
         reason = super().refusal(backbone)
-        if reason is None and not getattr(backbone, "sees_image", False):
+        if reason is None and not sees_image(backbone):
             return f"the U-Net of {backbone.card.name} sees no image"
         return reason
 
@@ -228,13 +226,16 @@ class InstructPix2Pix(Peer):
         """See ``Peer``. Latents of an image go in as its own autoencoder gives them."""
         pipe = self._pipe(backbone, scheduler=DDIMScheduler.from_config(backbone.scheduler_config))
         settings: dict[str, Any] = {"guidance_scale": self.guidance, "image_guidance_scale": self.image_guidance}
-        words = {
-            "prompt_embeds": backbone.embed([edit.target] * len(z)).tokens,
-            "negative_prompt_embeds": backbone.embed([""] * len(z)).tokens,
-        }
+        words = _towards_target(backbone, edit, len(z))
         settings |= {"image": backbone._beside(z, z), "num_inference_steps": self.steps}
         result: Tensor = pipe(generator=generators, output_type="latent", **settings, **words).images
         return result
+
+
+def _towards_target(backbone: StableDiffusion, edit: Edit, rows: int) -> dict[str, Tensor]:
+    """The target prompt, led to from no prompt, as pipelines take embeddings."""
+    target, nothing = (backbone.embed([words] * rows).tokens for words in (edit.target, ""))
+    return {"prompt_embeds": target, "negative_prompt_embeds": nothing}
 
 
 PEERS: dict[str, type[Peer]] = {kind.name: kind for kind in (ImageToImage, LeditsPp, DiffEdit, InstructPix2Pix)}

@@ -30,7 +30,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from counterscan.backbones.base import Backbone
+from counterscan.backbones.base import Backbone, sees_image
 from counterscan.diffusion import CLEAN, add_noise, draw, solver_step
 from counterscan.errors import WordsError
 from counterscan.methods import Progress
@@ -72,7 +72,7 @@ class Instruct:
         progress: Progress | None = None,
     ) -> Tensor:
         """See ``counterscan.methods.Method``. ``WordsError`` where the model sees no image."""
-        if not getattr(backbone, "sees_image", False):
+        if not sees_image(backbone):
             raise WordsError(
                 f"instruct needs a model that sees the image, and {backbone.card.name} does not; use flow-edit"
             )
@@ -111,9 +111,10 @@ def drawn(
     levels = [backbone.schedule.coefficients(t) for t in (*times, CLEAN)]
     x, older = add_noise(z, noise, *levels[0]), None
     rows = [source, target] if guidance == 1 else [source, target, source]
+    asked = Condition.cat(rows)
     for i, t in enumerate(times):
         y = add_noise(z, noise, *levels[i])
-        found = backbone.predict(torch.cat([y, x, x][: len(rows)]), t, Condition.cat(rows)).clean.chunk(len(rows))
+        found = backbone.predict(torch.cat([y, x, x][: len(rows)]), t, asked).clean.chunk(len(rows))
         clean = z + where * (found[1] - found[0] + (guidance - 1) * (found[1] - found[-1]))
         # the last step is of first order: the solver's extrapolation is unstable towards no noise
         x = solver_step(x, clean, older if i < len(times) - 1 else None, (levels[i - 1], levels[i], levels[i + 1]))

@@ -34,7 +34,7 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from counterscan.backbones.base import Backbone
+from counterscan.backbones.base import Backbone, sees_image
 from counterscan.diffusion import column, draw
 from counterscan.language.vocabulary import DEVICES
 from counterscan.methods import Progress
@@ -113,7 +113,7 @@ def seen(backbone: Backbone, z: Tensor, edit: Edit) -> tuple[Condition, Conditio
     """The source and the target prompt without the words for what is kept, with the image beside where the model sees it."""
     source, target = edit.unkept or (edit.source, edit.target)
     prompts = Prompts.of(backbone, replace(edit, source=source, target=target))
-    if getattr(backbone, "sees_image", False):
+    if sees_image(backbone):
         return prompts.source.beside(z), prompts.target.beside(z)
     return prompts.source, prompts.target
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from counterscan.backbones.base import sees_image
 from counterscan.backbones.quiet import quiet
 from counterscan.errors import ModelError, WordsError
 from counterscan.types import Condition, Prediction
@@ -55,7 +56,7 @@ class OpenVino:
     @property
     def sees_image(self) -> bool:
         """Whether the network sees ``Condition.image`` beside the latent."""
-        return getattr(self._inner, "sees_image", False)
+        return sees_image(self._inner)
 
     @property
     def resolution(self) -> int:

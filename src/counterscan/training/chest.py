@@ -87,9 +87,8 @@ def encode(vae: Any, images: NDArray[np.uint8], batch: int = 2) -> NDArray[np.fl
     """Latents (N, C, h, w), not yet scaled."""
     vae.eval().to(memory_format=torch.channels_last)
     side = images.shape[1] // 2 ** (len(vae.config.block_out_channels) - 1)
-    out = np.empty(
-        (len(images), vae.config.latent_channels, side, side), np.float16
-    )  # parts in a list hold gigabytes of heap
+    # filled in place: parts in a list kept gigabytes of heap from being given back
+    out = np.empty((len(images), vae.config.latent_channels, side, side), np.float16)
     for i in range(0, len(images), batch):
         x = torch.from_numpy(images[i : i + batch, None].astype(np.float32) / 127.5 - 1)
         out[i : i + batch] = vae.encode(x.contiguous(memory_format=torch.channels_last)).latents.half().numpy()
@@ -125,7 +124,6 @@ def train(
     (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     unet = UNet2DConditionModel.from_pretrained(start / "unet", torch_dtype=torch.float32)  # shipped ones are float16
     unet = denoiser.beside(unet)
-    scale = json.loads((start / "vae" / "config.json").read_text())["scaling_factor"]
     text = BertModel.from_pretrained(start / "text_encoder", add_pooling_layer=False, dtype=torch.float32)
     tokenizer = BertTokenizer.from_pretrained(start / "tokenizer")
     alphas = DDIMScheduler.from_pretrained(start / "scheduler").alphas_cumprod
@@ -148,7 +146,7 @@ def train(
         }
         (out / "counterscan.json").write_text(json.dumps(facts, indent=2) + "\n")
 
-    denoiser.train(unet, text, tokenizer, alphas, corpus, settings, scale=scale, log=log, save=save)
+    denoiser.train(unet, text, tokenizer, alphas, corpus, settings, scale=_scale(start), log=log, save=save)
 
 
 def ship(start: Path, out: Path) -> None:
@@ -263,9 +261,7 @@ def _world(o: argparse.Namespace) -> None:
         images = o.work / f"world{part}.npy"
         arrays.append(cached(o.work / f"latent{part}.npy", partial(encode_file, vae, images)))
     latents = np.concatenate(arrays)
-    scale = float(1 / latents[:2000].astype(np.float32).std())
-    if o.start:  # its latents have their scale already
-        scale = json.loads((o.start / "vae" / "config.json").read_text())["scaling_factor"]
+    scale = _scale(o.start) if o.start else float(1 / latents[:2000].astype(np.float32).std())
     words = vocabulary(rows, [*WORDS, *(w for name in NIH_NAMES.values() for w in name.split())])
     start = o.start or compact.build(
         o.out, words=words, name="chest-world", latent_channels=4, vae_blocks=(8, 8, 8), unet_blocks=(32, 64, 128, 192),
@@ -305,6 +301,11 @@ def _renew_words(folder: Path, seed: int) -> None:
 def _settings(o: argparse.Namespace) -> denoiser.DenoiserSettings:
     usual = denoiser.DenoiserSettings(steps=o.steps, batch=o.batch, rate=o.rate, seed=o.seed, word_steps=o.word_steps)
     return replace(usual, text_rate=0.0, word_weight=0.0) if o.freeze_words else usual
+
+
+def _scale(folder: Path) -> float:
+    """The factor that gives the latents of a pipeline folder unit variance."""
+    return float(json.loads((folder / "vae" / "config.json").read_text())["scaling_factor"])
 
 
 def _install_vae(vae: Any, folder: Path, scale: float) -> None:

@@ -98,18 +98,14 @@ def paste(
     real radiograph, and that is the target that removal learns.
     """
     rng, library = np.random.default_rng(seed), _differences(work)
-    out: list[NDArray[np.uint8]] = []
-    told: list[Row] = []
-    of: list[int] = []
+    made: list[tuple[NDArray[np.uint8], Row, int]] = []
     for k in range(count):
         i = int(rng.integers(len(images)))
         x, row = images[i].astype(np.float32), rows[i]
         names = room(row)
         often = np.array([2.0 if name in DEVICES else 1.0 for name in names])
         several = min(int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15])), len(names))
-        out.append(images[i])
-        told.append(row)
-        of.append(k)
+        made.append((images[i], row, k))
         for name in map(str, rng.choice(names, several, replace=False, p=often / often.sum())):
             with_, without, fact = library[PASTED[name]][int(rng.integers(len(library[PASTED[name]])))]
             change = np.load(work / f"world{with_[0]}.npy", mmap_mode="r")
@@ -118,10 +114,9 @@ def paste(
             row = replace(
                 row, present=(*row.present, (name, *fact[1:])), absent=tuple(n for n in row.absent if n != name)
             )
-            out.append(np.clip(x + 0.5, 0, 255).astype(np.uint8))
-            told.append(row)
-            of.append(k)
-    return np.stack(out), told, np.array(of)
+            made.append((np.clip(x + 0.5, 0, 255).astype(np.uint8), row, k))
+    out, told, of = zip(*made, strict=True)
+    return np.stack(out), list(told), np.array(of)
 
 
 def _differences(work: Path) -> dict[str, list[tuple[tuple[int, int], tuple[int, int], Fact]]]:
