@@ -6,10 +6,13 @@
     python -m counterscan.training.chest draw WORK --part 3 --first 2002100 --count 3400
     python -m counterscan.training.chest autoencoder WORK --nih NIH --steps 900
     python -m counterscan.training.chest world WORK --steps 7000 --batch 16 --out MODEL
-    python -m counterscan.training.chest nih WORK --nih NIH --start MODEL --steps 900 --out MODEL2
-    python -m counterscan.training.chest ship WORK --start MODEL --out src/counterscan/models/NAME
+    python -m counterscan.training.chest nih WORK --nih NIH --nih-small SMALL --tb TB --start MODEL --steps 900 --out MODEL2
+    python -m counterscan.training.chest ship WORK --start MODEL2 --out src/counterscan/models/chest-world
+    python -m counterscan.training.chest ship WORK --start MODEL2 --out src/counterscan/models/chest-nih
 
-``NIH`` is a folder with ``images/`` and ``metadata.csv`` (file, view, sex, split, one column a finding).
+``NIH``, ``SMALL`` and ``TB`` are folders with ``images/`` and ``metadata.csv`` (file, view, sex, split, a column a finding). The
+stage ``nih`` goes on with the world and real radiographs together: what the one teaches serves the other, and chest-world and
+chest-nih have its weights in common.
 """
 
 from __future__ import annotations
@@ -133,7 +136,11 @@ def train(
     unet = denoiser.beside(unet)
     text = BertModel.from_pretrained(start / "text_encoder", add_pooling_layer=False, dtype=torch.float32)
     tokenizer = BertTokenizer.from_pretrained(start / "tokenizer")
-    alphas = DDIMScheduler.from_pretrained(start / "scheduler").alphas_cumprod
+    # to pure noise: with the layout of the image still in the noisiest latent, half of all samples had none (Lin et al. 2024)
+    scheduler = DDIMScheduler.from_pretrained(
+        start / "scheduler", rescale_betas_zero_snr=True, timestep_spacing="trailing"
+    )
+    scheduler.save_pretrained(out / "scheduler")
     facts = json.loads((start / "counterscan.json").read_text())
     before = facts.get("training", {}).get("command", [])
     card |= {"training": card["training"] | {"command": [*before, card["training"]["command"]]}}
@@ -153,14 +160,26 @@ def train(
         }
         (out / "counterscan.json").write_text(json.dumps(facts, indent=2) + "\n")
 
-    denoiser.train(unet, text, tokenizer, alphas, corpus, settings, scale=_scale(start), log=log, save=save)
+    denoiser.train(
+        unet, text, tokenizer, scheduler.alphas_cumprod, corpus, settings, scale=_scale(start), log=log, save=save
+    )
 
 
 def ship(start: Path, out: Path) -> None:
-    """Copy a pipeline folder with its weights in float16: half the size, and read back as float32."""
+    """Copy a pipeline folder with its weights in float16 (half the size, and read back as float32) to one of the built-in
+    models, which have the weights in common and each their own words.
+    """
+    from counterscan.worlds.chest import FINDINGS
+
     copy_as_half(start, out)
     card = json.loads((out / "counterscan.json").read_text())
-    card |= {"license": "Apache-2.0", "default_method": "instruct", "method_settings": SUITED[card["name"]]}
+    words = {
+        "chest-world": (WORLD_TEMPLATE, [*FINDINGS, "support devices"]),
+        "chest-nih": (NIH_TEMPLATE, [*dict.fromkeys([*NIH_NAMES.values(), *DEVICES])]),
+    }
+    template, findings = words[out.name]
+    card |= {"name": out.name, "template": template, "findings": findings, "license": "Apache-2.0"}
+    card |= {"default_method": "instruct", "method_settings": SUITED[out.name]}
     (out / "counterscan.json").write_text(json.dumps(card, indent=2) + "\n")
 
 
@@ -272,7 +291,7 @@ def _world(o: argparse.Namespace) -> None:
     words = vocabulary(rows, [*WORDS, *(w for name in NIH_NAMES.values() for w in name.split())])
     start = o.start or compact.build(
         o.out, words=words, name="chest-world", latent_channels=4, vae_blocks=(8, 8, 8), unet_blocks=(32, 64, 128, 192),
-        unet_attention=(False, False, True, True), unet_heads=4,
+        unet_attention=(False, False, True, True), unet_heads=4, zero_snr=True,
         text_hidden=128, text_layers=2, max_length=64, template=WORLD_TEMPLATE,
         findings=(*FINDINGS, "support devices"), seed=o.seed,
     )  # fmt: skip
@@ -336,25 +355,26 @@ def _nih(o: argparse.Namespace) -> None:
     tb_rows = [Row(TB_TEMPLATE, (), (), None, {"M": "male", "F": "female"}.get(fact["sex"])) for fact in other]
     tb = nih_images(o.tb, other)
     small = [fact for fact in nih_table(o.nih_small, "train") if fact.get("in_nih_cxr_512") != "1"]
-    small = [small[i] for i in np.random.default_rng(o.seed).permutation(len(small))[: o.small_count]]
+    small = [small[i] for i in np.random.default_rng(0).permutation(len(small))[: o.small_count]]
     base = [(a, r) for a, r in zip(images, rows, strict=True) if room(r)]
     base += list(zip(tb, tb_rows, strict=True))
-    pasted, pasted_rows, pasted_of = paste(
-        o.work, np.stack([a for a, _ in base]), [r for _, r in base], o.count, o.seed
-    )
-    world, world_patients = world_rows(o.work, 0)
-    # every other patient of the world under the words of the real images, so that what the world teaches is said of them too
+    # seed 0, not that of the training: their latents are kept
+    pasted, pasted_rows, pasted_of = paste(o.work, np.stack([a for a, _ in base]), [r for _, r in base], o.count, 0)
+    parts = sorted(int(path.stem[5:]) for path in o.work.glob("world?.npy"))
+    worlds = [world_rows(o.work, part) for part in parts]
+    world, world_patients = [row for some, _ in worlds for row in some], np.concatenate([of for _, of in worlds])
+    # some under the words of the real images, over which no effusion is laid: so it is said of them too
     world = [
-        replace(row, template=NIH_TEMPLATE) if patient % 2 else row
-        for row, patient in zip(world, world_patients, strict=True)
+        replace(row, template=NIH_TEMPLATE) if of % 8 == 0 else row
+        for row, of in zip(world, world_patients, strict=True)
     ]
     sources: list[tuple[NDArray[np.float16], list[Row], float]] = [
-        (cached(o.work / "latent-nih.npy", lambda: encode(vae, images)), rows, 0.2),
-        (cached(o.work / "latent-tb.npy", lambda: encode(vae, tb)), tb_rows, 0.03),
-        (cached(o.work / "latent-small.npy", lambda: encode(vae, nih_images(o.nih_small, small))),
-         [nih_row(fact, NIH_TEMPLATE + " 128") for fact in small], 0.1),
-        (cached(o.work / "latent-pasted.npy", lambda: encode(vae, pasted)), pasted_rows, 0.42),
-        (np.load(o.work / "latent0.npy"), world, 0.25),
+        (cached(o.work / "latent-nih.npy", lambda: encode(vae, images)), rows, 0.12),
+        (cached(o.work / "latent-tb.npy", lambda: encode(vae, tb)), tb_rows, 0.02),
+        (cached(o.work / f"latent-small{o.small_count}.npy", lambda: encode(vae, nih_images(o.nih_small, small))),
+         [nih_row(fact, NIH_TEMPLATE + " 128") for fact in small], 0.06),
+        (cached(o.work / f"latent-pasted{o.count}.npy", lambda: encode(vae, pasted)), pasted_rows, 0.25),
+        (np.concatenate([np.load(o.work / f"latent{part}.npy") for part in parts]), world, 0.55),
     ]  # fmt: skip
     count = len(rows) + len(tb_rows) + len(small)
     patients = np.concatenate([np.full(count, -1), 10**9 + pasted_of, world_patients])
@@ -362,9 +382,8 @@ def _nih(o: argparse.Namespace) -> None:
     scaled = np.concatenate([z for z, _, _ in sources]) * np.float16(vae.config.scaling_factor)
     corpus = denoiser.Corpus(scaled, [row for _, known, _ in sources for row in known], weights, patients)
     settings = _settings(o)
-    names = [*dict.fromkeys([*NIH_NAMES.values(), *DEVICES])]
     card = {
-        "name": "chest-nih", "template": NIH_TEMPLATE, "findings": names, "credit": CREDIT,
+        "credit": CREDIT,
         "training": {"data": f"NIH ChestX-ray14: {len(table)} train images at 256 px and {len(small)} at 128 px; {len(tb)} "
                      f"Shenzhen and Montgomery radiographs; {o.count} of these with findings of the chest world laid over "
                      f"them; {len(world)} world cases", "command": command(o), "seed": o.seed},

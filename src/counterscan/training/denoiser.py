@@ -65,11 +65,11 @@ class DenoiserSettings:
     word_steps: int = 0
     word_weight: float = 1.0
     seed: int = 0
-    plain: float = 0.2
-    additions: float = 0.8
+    plain: float = 0.25
+    additions: float = 0.65
     keep: float = 0.25
     crops: float = 0.35
-    seen: float = 0.8
+    seen: float = 0.85
     seen_additions: float = 0.15
     partway: float = 0.25
     captions: CaptionSettings = field(default_factory=CaptionSettings)
