@@ -13,9 +13,10 @@ from tests.methods.gaussian import Halves
 import counterscan
 from counterscan.errors import WordsError
 from counterscan.methods.edit_friendly import EditFriendly
+from counterscan.methods.instruct import Instruct
 from counterscan.methods.sdedit import SdEdit
 from counterscan.robustness.opening import Outputs
-from counterscan.search import STRENGTHS, judged, search
+from counterscan.search import STRENGTHS, judged, search, stronger
 
 METHOD = EditFriendly(steps=10, guidance=1.0)
 DRAWING = SdEdit(steps=10, guidance=1.0)  # another picture for every seed
@@ -45,12 +46,12 @@ def test_until_takes_the_weakest_that_convinces(picture: np.ndarray) -> None:
     some, more = (search(picture, **asked, until=p) for p in (0.3, 0.9))
     for found, goal in ((some, 0.3), (more, 0.9)):
         assert found.reached
-        weights = [trial.guidance for trial in found.trials if trial.score >= goal]
+        weights = [trial.strength for trial in found.trials if trial.score >= goal]
         assert found.result.settings["guidance"] == min(weights)
-        chosen = next(trial for trial in found.trials if trial.guidance == min(weights))
+        chosen = next(trial for trial in found.trials if trial.strength == min(weights))
         left = brightness(torch.from_numpy(found.result.counterfactual.unit())[None, None])[0, 0]
         assert chosen.score == pytest.approx(1 - left.item(), abs=1e-5)
-        assert found.evaluations == sum(18 if trial.guidance == 1 else 27 for trial in found.trials)
+        assert found.evaluations == sum(18 if trial.strength == 1 else 27 for trial in found.trials)
     assert some.result.settings["guidance"] < more.result.settings["guidance"]
     assert np.abs(some.result.difference).mean() < np.abs(more.result.difference).mean()
 
@@ -62,7 +63,7 @@ def test_what_cannot_be_reached_keeps_the_most_convincing(picture: np.ndarray) -
     assert found.reached is False
     assert len(found.trials) == len(STRENGTHS)
     best = max(found.trials, key=lambda trial: trial.score)
-    assert found.result.settings["guidance"] == best.guidance
+    assert found.result.settings["guidance"] == best.strength
 
 
 def test_best_of_keeps_the_seed_the_selector_likes(picture: np.ndarray) -> None:
@@ -85,6 +86,12 @@ def test_additions_are_sought_the_other_way(picture: np.ndarray) -> None:
     found = search(picture // 4, model=model, method=METHOD, add="pacemaker", selector=outputs(), until=0.6)
     assert found.reached
     assert found.result.difference[:, 16:].mean() > 0.1
+
+
+def test_a_method_with_a_strength_is_searched_by_it() -> None:
+    drawing = Instruct(guidance={"pacemaker": 3.0}, strength=0.8)
+    assert stronger(drawing, 0.5) == Instruct(guidance={"pacemaker": 3.0}, strength=0.4)
+    assert stronger(METHOD, 2.0) == EditFriendly(steps=10, guidance=2.0)
 
 
 def test_without_a_selector_the_model_itself_chooses(picture: np.ndarray) -> None:
@@ -131,7 +138,7 @@ class Unguided:
         ({"judge": outputs()}, "cannot both choose and judge"),
         ({"selector": outputs(labels=("fracture", "nodule"))}, "no output for 'cardiomegaly'; it has fracture, nodule"),
         ({"remove": (), "source": "cardiomegaly", "target": ""}, "looks at findings"),
-        ({"method": Unguided()}, "no guidance"),
+        ({"method": Unguided(), "until": 0.9}, "no guidance"),
     ],
 )
 def test_wrong_words_are_refused_before_any_work(changes: dict[str, Any], message: str, picture: np.ndarray) -> None:

@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from counterscan.robustness.opening import Outputs
     from counterscan.types import Change, Edit
 
-STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)  # times the method's own guidance, tried from the weakest
+STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)  # times the method's own, tried from the weakest
 REFINEMENTS = 2  # bisections between the first strength that convinces and the one before it
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One edit that was tried: its seed, guidance, and what the selector said (larger is better)."""
+    """One edit that was tried: its seed, its strength (1: the method's own), and what the selector said (larger is better)."""
 
     seed: int
-    guidance: float
+    strength: float
     score: float
 
 
@@ -64,11 +64,11 @@ def search(
 ) -> Found:
     """Edit one image several times and keep one result; ``request`` is what ``counterscan.edit`` takes.
 
-    ``until`` p in (0, 1) takes the weakest guidance at which the selector finds what was asked with probability p in every
-    changed finding (gone: 1 - P); where none reaches it, that of the largest. ``best_of`` n tries the seeds ``seed`` to
-    ``seed + n - 1`` at every strength; a method without random numbers is tried once. Without a selector the model itself
-    chooses: the image that it explains best by the target against the source prompt. ``judge`` is only made sure not to be
-    the selector; ask it with ``judged``.
+    ``until`` p in (0, 1) takes the weakest strength (where a method has none, the weakest guidance) at which the selector
+    finds what was asked with probability p in every changed finding (gone: 1 - P); where none reaches it, the best of all.
+    ``best_of`` n tries the seeds ``seed`` to ``seed + n - 1`` at every strength; a method without random numbers is tried
+    once. Without a selector the model itself chooses: the image that it explains best by the target against the source
+    prompt. ``judge`` is only made sure not to be the selector; ask it with ``judged``.
 
     Raises:
         WordsError: ``until`` without a selector, changes without names, findings that the selector does not know, a judge
@@ -91,17 +91,16 @@ def search(
         _check_selector(selector, judge, resolve(**words, card=model.card))
     run = _Run(as_picture(image), request, method, model, selector, range(seed, seed + best_of), progress)
     if until is None:
-        run.at(_guidance(method))
+        run.at(1.0)
         return run.found(None)
     below = 0.0
     for factor in STRENGTHS:
-        weight = min(factor * _guidance(method), 100.0)
-        if run.at(weight) >= until:
+        if run.at(factor) >= until:
             for _ in range(REFINEMENTS):
-                middle = (below + weight) / 2
-                below, weight = (below, middle) if run.at(middle) >= until else (middle, weight)
+                middle = (below + factor) / 2
+                below, factor = (below, middle) if run.at(middle) >= until else (middle, factor)
             return run.found(until)
-        below = weight
+        below = factor
     return run.found(until)
 
 
@@ -122,11 +121,11 @@ class _Run:
         self.selector, self.seeds, self.progress = selector, seeds, progress
         self.tried: list[tuple[Trial, Counterfactual]] = []
 
-    def at(self, guidance: float) -> float:
+    def at(self, strength: float) -> float:
         """Try every seed at this strength; the best score."""
         from counterscan.editing import edit
 
-        method: Any = replace(self.method, guidance=guidance)  # type: ignore[type-var]
+        method = self.method if strength == 1 else stronger(self.method, strength)
         scores: list[float] = []
         first: Counterfactual | None = None
         for seed in self.seeds:
@@ -134,7 +133,7 @@ class _Run:
                 self.picture, **self.request, method=method, model=self.model, seed=seed, progress=self.progress
             )
             scores.append(score(result, self.selector, self.model))
-            self.tried.append((Trial(seed, guidance, scores[-1]), result))
+            self.tried.append((Trial(seed, strength, scores[-1]), result))
             if first is not None and np.array_equal(first.counterfactual.pixels, result.counterfactual.pixels):
                 break  # the method draws no random numbers: other seeds give the same
             first = first or result
@@ -143,8 +142,8 @@ class _Run:
     def found(self, goal: float | None) -> Found:
         """The best of the weakest strength that reached the goal, or else the best of all."""
         good = [pair for pair in self.tried if goal is not None and pair[0].score >= goal]
-        weakest = min((trial.guidance for trial, _ in good), default=None)
-        choice = [pair for pair in good if pair[0].guidance == weakest] or self.tried
+        weakest = min((trial.strength for trial, _ in good), default=None)
+        choice = [pair for pair in good if pair[0].strength == weakest] or self.tried
         best = max(choice, key=lambda pair: pair[0].score)[1]
         return Found(
             best,
@@ -219,8 +218,11 @@ def _own_view(result: Counterfactual, model: Backbone) -> float:
         return preference(model, z, model.embed([result.edit.source, result.edit.target])).item()
 
 
-def _guidance(method: Method) -> float:
-    if "guidance" not in {field.name for field in fields(method)}:  # type: ignore[arg-type]
+def stronger(method: Method, factor: float) -> Method:
+    """The method with ``factor`` times its strength, or guidance where it has no strength (at most 100)."""
+    known = {field.name for field in fields(method)}  # type: ignore[arg-type]
+    name = next((name for name in ("strength", "guidance") if name in known), None)
+    if name is None:
         raise WordsError(f"method {method.name!r} has no guidance, so there is no strength to search")
-    value: float = vars(method)["guidance"]
-    return value
+    changed: Any = replace(method, **{name: min(factor * vars(method)[name], 100.0)})  # type: ignore[type-var]
+    return changed

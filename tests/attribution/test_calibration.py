@@ -16,6 +16,7 @@ from counterscan.attribution.difference import evidence, regions, strength
 from counterscan.backbones.card import Card
 from counterscan.errors import DataError, WordsError
 from counterscan.training import calibrate as calibrate_card
+from counterscan.worlds import brain
 
 
 @given(st.integers(0, 999), st.floats(0.02, 0.3))
@@ -61,8 +62,16 @@ def test_a_card_is_calibrated_as_everything_else_and_never_on_too_few_images(tmp
     assert Card.read(folder).null_change == {}
     monkeypatch.setattr(sys, "argv", ["calibrate", str(folder), "-n", "19"])
     calibrate_card.main()
-    card, images = Card.read(folder), calibrate_card.world_images("pacemaker", 19, 32)
+    card, images = Card.read(folder), calibrate_card.world_images("chest", "pacemaker", 19, 32)
     exact = calibrate(images, finding="pacemaker", model=str(folder)).threshold(0.05)
     assert exact <= card.null_change["pacemaker"] <= exact + 2e-4
     assert card.training == {"data": "none", "null_change_n": {"pacemaker": 19}}
     assert attribute(images[0], finding="pacemaker", model=str(folder)).rate == 0.05
+
+
+def test_a_word_for_several_findings_is_calibrated_without_any_of_them():
+    healthy = calibrate_card.world_images("brain", "lesion", 3, 32)
+    truth = [brain.sample(calibrate_card.FIRST_SEED + i, size=32) for i in range(3)]
+    assert any(case.findings for case in truth)
+    for image, case in zip(healthy, truth, strict=True):
+        assert np.array_equal(image, brain.intervene(case, dict.fromkeys(brain.FINDINGS, False)).image)

@@ -45,7 +45,8 @@ SHARE = 0.15  # of the chain: the timestep at which a pass without noise is made
 class Instruct:
     """For what is added the lowest ``depth`` of a chain of ``steps``, with ``guidance``, then ``passes`` without noise; with 0
     steps nothing is drawn, which suits what can lie in one place only. ``removal_steps`` passes where something is only
-    removed. All but ``depth`` are one number, or one of each finding (others: 6, 2, 1 and 1).
+    removed. All these but ``depth`` are one number, or one of each finding (others: 6, 2, 1 and 1). Of the change that comes
+    of it the share ``strength`` is made.
     """
 
     steps: int | Mapping[str, int] = 6
@@ -53,6 +54,7 @@ class Instruct:
     guidance: float | Mapping[str, float] = 2.0
     passes: int | Mapping[str, int] = 1
     removal_steps: int | Mapping[str, int] = 1
+    strength: float = 1.0
     name: ClassVar[str] = "instruct"
 
     def __post_init__(self) -> None:
@@ -89,7 +91,7 @@ class Instruct:
             guidance = float(most(self.guidance, edit, 2.0))
             change = drawn(backbone, z, noise, source, target, guidance, times, begin, tick) - z
         change = passes(backbone, z, change, source, target, SHARE, [begin] * (last - 1) + [end], 1.0, tick)
-        return backbone.decode(z + change)
+        return backbone.decode(z + self.strength * change)
 
 
 def _each(given: Any) -> list[Any]:

@@ -2,9 +2,10 @@
 ``attribute`` to say "no such finding here" at a known rate. Fewer than 19 images promise no rate of 5 %, and are refused.
 
     python -m counterscan.training.calibrate MODEL -n 40
+    python -m counterscan.training.calibrate MODEL --world brain -n 40
     python -m counterscan.training.calibrate MODEL --nih NIH -n 40
 
-Without ``--nih`` the images are unseen cases of the chest world; with it, train images labelled without the finding.
+Without ``--nih`` the images are unseen cases of a world; with it, train images labelled without the finding.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import math
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +24,23 @@ import numpy as np
 from counterscan import load
 from counterscan.attribution import CARD_RATE, calibrate
 from counterscan.backbones import locate
+from counterscan.training.captions import DEVICES
+from counterscan.worlds.dataset import WORLDS
 
 FIRST_SEED = 750_000_000
 
 
-def world_images(finding: str, n: int, size: int) -> list[Any]:
-    """Unseen world cases without ``finding``; "support devices" stands for all devices."""
-    from counterscan.worlds import chest
-
-    gone = chest.DEVICES if finding == "support devices" else (finding,)
-    cases = [chest.sample(FIRST_SEED + i, size=size) for i in range(n)]
-    return [chest.intervene(case, dict.fromkeys(gone, False)).image for case in cases]
+def world_images(world: str, finding: str, n: int, size: int) -> list[Any]:
+    """Unseen cases of a world without ``finding``, which may be a word for several, as "support devices"."""
+    module = import_module(f"counterscan.worlds.{world}")
+    several = getattr(module, "BROADER", {"support devices": DEVICES})
+    gone = several.get(finding, (finding,))
+    cases = [module.sample(FIRST_SEED + i, size=size) for i in range(n)]
+    return [module.intervene(case, dict.fromkeys(gone, False)).image for case in cases]
 
 
 def real_images(finding: str, n: int, folder: Path) -> list[Any]:
     """Train radiographs labelled without ``finding`` (a device: without support devices)."""
-    from counterscan.training.captions import DEVICES
     from counterscan.training.radiographs import NIH_NAMES, nih_table
 
     name = "support devices" if finding in DEVICES else finding
@@ -51,13 +54,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("-n", type=int, default=40)
+    parser.add_argument("--world", default="chest", choices=WORLDS)
     parser.add_argument("--nih", type=Path)
     o = parser.parse_args()
     backbone = load(o.model, offline=True)
     found: dict[str, float] = {}
     counts: dict[str, int] = {}
     for finding in backbone.card.findings:
-        images = real_images(finding, o.n, o.nih) if o.nih else world_images(finding, o.n, backbone.resolution)
+        size = backbone.resolution
+        images = real_images(finding, o.n, o.nih) if o.nih else world_images(o.world, finding, o.n, size)
         told = calibrate(images, finding=finding, model=backbone)
         found[finding] = math.ceil(told.threshold(CARD_RATE) * 1e4) / 1e4  # up: more images exceed a lower one
         counts[finding] = len(told.peaks)
