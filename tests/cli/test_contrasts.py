@@ -15,7 +15,7 @@ import counterscan
 from counterscan.backbones.compact_pixel import build
 from counterscan.editing import _flat
 from counterscan.errors import ImageError
-from counterscan.imaging import from_array, read
+from counterscan.imaging import from_array, read, write
 from counterscan.result import Counterfactual
 
 
@@ -56,6 +56,17 @@ def test_attribute_maps_a_slice(model, slices, tmp_path):
     (item,) = json.loads(result.stdout)["items"]
     with Image.open(tmp_path / item["map"]) as image:
         assert image.size == (20, 24)
+
+
+def test_what_is_generated_keeps_every_contrast(model, tmp_path):
+    words = ["generate", "brain mri: lesion.", "--steps", 2, "--model", model]
+    result, code, said = run(*words, "-o", tmp_path / "out", "--json")
+    assert code == 0, said
+    (item,) = json.loads(result.stdout)["items"]
+    (drawn,) = counterscan.generate("brain mri: lesion.", steps=2, model=model)
+    assert np.array_equal(read(tmp_path / "out" / item["image"]).pixels, drawn.pixels) and drawn.pixels.shape[2] == 4
+    with pytest.raises(ImageError, match=r"^a\.png: .* not of 4; write \.npy"):
+        write(drawn, tmp_path / "a.png", note={})
 
 
 def test_an_image_with_other_contrasts_than_the_models_is_refused(model, slices, tmp_path):

@@ -21,6 +21,7 @@ from PIL import Image
 from tests.models import tiny
 
 import counterscan
+from counterscan.backbones.compact_pixel import build
 from counterscan.robustness.opening import Outputs
 from counterscan.studio import work
 from counterscan.studio.app import create
@@ -127,6 +128,24 @@ def test_attribute_and_generate(client):
     assert len(job["result"]["items"]) == 2
     name = job["result"]["items"][1]["files"]["counterfactual"]
     assert Image.open(io.BytesIO(client.get(f"/api/jobs/{job['id']}/files/{name}").content)).size == (32, 32)
+
+
+def test_several_contrasts_stay_an_array(tmp_path):
+    classes, small = ("no lesion", "lesion", ""), {"resolution": 16, "blocks": (8, 16), "layers": 1, "head_width": 8}
+    model = str(build(tmp_path / "pixel", classes=classes, findings=["lesion"], template="brain mri", **small))
+    with TestClient(create(Options(tmp_path / "state", model=model)), base_url=BASE) as client:
+        client.post("/api/sessions")
+        made = client.post("/api/generate", json={"prompt": "brain mri: lesion.", "steps": 2}).json()
+        job = finish(client, made["job"])
+        assert job["state"] == "done", job
+        (item,) = job["result"]["items"]
+        fetched = [client.get(f"/api/jobs/{job['id']}/files/{item['files'][key]}").content for key in ("array", "view")]
+        drawn = np.load(io.BytesIO(fetched[0]))
+        assert drawn.shape == (16, 16, 4) and item["view"]["channels"] == 3
+        assert np.array_equal(np.frombuffer(fetched[1], "<u2").reshape(16, 16, 3) // 257, drawn[..., 1:])
+        image = client.post(f"/api/jobs/{job['id']}/items/0/image").json()["image"]
+        job = finish(client, ask(client, image, remove=["lesion"]).json()["job"])
+        assert job["state"] == "done" and job["result"]["items"][0]["files"]["array"].endswith(".npy"), job
 
 
 def seek(client, image, **words):

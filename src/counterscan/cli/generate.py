@@ -37,7 +37,7 @@ def generate(
     items = []
     for i, picture in enumerate(pictures):
         note = {"prompt": prompt, "seed": seed + i, "model": backbone.card.name, "fingerprint": backbone.fingerprint}
-        items.append({"image": write(picture, folder / f"{i:05d}.png", note=note).name, "seed": seed + i})
+        items.append({"image": write(picture, folder / f"{i:05d}{picture.suffix}", note=note).name, "seed": seed + i})
     summary = {"items": items, "model": backbone.card.name, "prompt": prompt}
     write_run(folder, "generate", settings | {"prompt": prompt, "model": model}, summary, [backbone])
     emit(summary, as_json, f"{len(items)} images in {folder}")

@@ -76,6 +76,8 @@ def write_png(pixels: np.ndarray, path: Path, note: Mapping[str, Any]) -> Path:
 
 def save_png(pixels: np.ndarray, path: Path, texts: Mapping[str, str]) -> Path:
     """Write uint8 or uint16 (H, W[, 3]) losslessly with these text chunks and no claim of its own."""
+    if pixels.shape[2:] not in ((), (3,)):  # of four channels a reader would take the last for transparency
+        raise ImageError(f"{path.name}: PNG is written of 1 channel or 3, not of {pixels.shape[2]}; write .npy")
     info = PngImagePlugin.PngInfo()
     for key, text in texts.items():
         (info.add_text if text.isascii() and "\n" not in text else info.add_itxt)(key, text)

@@ -23,7 +23,11 @@ def shrink(image: NDArray[Any], side: int) -> NDArray[Any]:
 
 
 def write_view(image: NDArray[Any], path: Path, side: int) -> dict[str, int]:
-    """Write an image in [0, 1] as uint16 (h, w[, 3]) row by row; returns its width, height and channels."""
+    """Write an image in [0, 1] as uint16 (h, w[, 3]) row by row; returns its width, height and channels.
+
+    Of more than three contrasts the last three are shown, as red, green and blue.
+    """
+    image = image if image.ndim == 2 else image[..., -3:]
     small = np.round(np.clip(shrink(image, side), 0, 1) * 65535).astype("<u2")
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_bytes(small.tobytes())

@@ -156,10 +156,15 @@ def _edited(result: Counterfactual, folder: Path, stem: str, side: int) -> dict[
 
 
 def _exports(picture: Picture, folder: Path, stem: str, own: str, note: Mapping[str, Any]) -> dict[str, str]:
-    """The picture as PNG and as DICOM beside its ``own`` file, which is one of the two where it can be."""
+    """The picture as PNG and as DICOM beside its ``own`` file, which is one of the two where it can be.
+
+    Several contrasts fit into neither: they stay the array that they are.
+    """
     from counterscan.imaging import write
     from counterscan.studio.capture import write_capture
 
+    if picture.pixels.shape[2:] not in ((), (3,)):
+        return {"array": own}
     names = {"png": own if own.endswith(".png") else f"{stem}.png", "dicom": own}
     if names["png"] != own:
         write(picture, folder / names["png"], note=note)
@@ -224,7 +229,7 @@ def generate(folder: Path, backbone: Backbone, request: dict[str, Any], *, side:
         seed = request["seed"] + i
         note = {"prompt": request["prompt"], "seed": seed, "model": backbone.card.name}
         note |= {"fingerprint": backbone.fingerprint}
-        name = write(picture, folder / f"generated.{seed}.png", note=note).name
+        name = write(picture, folder / f"generated.{seed}{picture.suffix}", note=note).name
         view = write_view(picture.unit(), folder / f"generated.{seed}.view", side)
         files = {"counterfactual": name, "view": f"generated.{seed}.view"}
         files |= _exports(picture, folder, f"generated.{seed}", name, note)

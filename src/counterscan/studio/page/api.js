@@ -70,6 +70,9 @@ export const viewOfItem = (job, item, kind = "view") => picture(`jobs/${job}/fil
 export const fileAddress = (job, name, download) =>
   `api/jobs/${job}/files/${encodeURIComponent(name)}${download ? "?download=true" : ""}`;
 
+/** What can be downloaded of a job's image, [key, label]: PNG and DICOM, or the array of several contrasts. */
+export const KINDS = [["png", "PNG"], ["dicom", "DICOM"], ["array", "NumPy array"]];
+
 /** Follow a job to its end; `progress(job)` hears of every look. */
 export async function follow(id, progress) {
   for (let wait = 80; ; wait = Math.min(wait * 1.3, 500)) {

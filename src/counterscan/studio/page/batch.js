@@ -1,6 +1,6 @@
 // The same question of many rows of a data set: launch it, watch it, look at the answers.
 
-import { fileAddress, post, viewOfItem } from "./api.js";
+import { KINDS, fileAddress, post, viewOfItem } from "./api.js";
 import { attempt, capital, h, plural, say, select } from "./dom.js";
 import { track } from "./jobs.js";
 import { thumbnail } from "./session.js";
@@ -52,7 +52,7 @@ export function makeBatch(about, act, chosen) {
     return h("figure", {}, h("div", { className: "shot pair" }, h("img", { src: original, alt: `Row ${item.row}, original`, loading: "lazy" }), canvas, h("span", { className: "tag right" }, "Synthetic")),
       h("figcaption", {}, h("span", { className: "dim" }, `row ${item.row}, ${(100 * item.changed).toFixed(1)} % changed`), h("span", { className: "row" },
         h("button", { type: "button", onclick: () => attempt(async () => act.take(await post(`jobs/${job.id}/items/${k}/image`))) }, "Edit"),
-        h("a", { href: fileAddress(job.id, item.files.png, true), download: item.files.png }, "PNG"),
-        h("a", { href: fileAddress(job.id, item.files.dicom, true), download: item.files.dicom }, "DICOM"))));
+        KINDS.filter(([key]) => item.files[key]).map(([key, label]) =>
+          h("a", { href: fileAddress(job.id, item.files[key], true), download: item.files[key] }, label)))));
   }
 }

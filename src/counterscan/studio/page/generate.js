@@ -1,6 +1,6 @@
 // Whole images from a text.
 
-import { fileAddress, post, viewOfItem } from "./api.js";
+import { KINDS, fileAddress, post, viewOfItem } from "./api.js";
 import { attempt, h, say, select } from "./dom.js";
 import { track } from "./jobs.js";
 import { thumbnail } from "./session.js";
@@ -57,7 +57,7 @@ export function makeGenerate(root, about, act) {
     return h("figure", {}, h("div", { className: "shot" }, canvas, h("span", { className: "tag right" }, "Synthetic")),
       h("figcaption", {}, h("span", { className: "dim" }, `seed ${item.seed}`), h("span", { className: "row" },
         h("button", { type: "button", onclick: () => attempt(async () => act.take(await post(`jobs/${job.id}/items/${k}/image`))) }, "Edit"),
-        h("a", { href: fileAddress(job.id, item.files.png, true), download: item.files.png }, "PNG"),
-        h("a", { href: fileAddress(job.id, item.files.dicom, true), download: item.files.dicom }, "DICOM"))));
+        KINDS.filter(([key]) => item.files[key]).map(([key, label]) =>
+          h("a", { href: fileAddress(job.id, item.files[key], true), download: item.files[key] }, label)))));
   }
 }

@@ -1,6 +1,6 @@
 // The answer: ways of looking at it, where it differs and by how much, what it cost, and its files.
 
-import { fileAddress } from "./api.js";
+import { KINDS, fileAddress } from "./api.js";
 import { $, capital, h, plural } from "./dom.js";
 import { fullColour, glow, haze, regions, strength } from "./maps.js";
 import { fillBox } from "./pointer.js";
@@ -16,7 +16,7 @@ const MODES = [
   ["spread", "Uncertainty"],
 ];
 const FILES = {
-  edit: [["png", "PNG"], ["dicom", "DICOM"], ["report", "Report"], ["mask", "Mask"], ["difference", "Difference"], ["record", "Record"]],
+  edit: [...KINDS, ["report", "Report"], ["mask", "Mask"], ["difference", "Difference"], ["record", "Record"]],
   attribute: [["overlay", "Overlay"], ["map", "Map"], ["mask", "Mask"], ["segmentation", "DICOM-SEG"]],
 };
 
