@@ -251,6 +251,36 @@ def test_augment_writes_a_manifest_and_goes_on_where_it_stopped(manifest, model,
     assert code == 1 and "line 1 is damaged" in err
 
 
+def test_other_settings_in_the_same_folder_make_other_rows(rows, model, tmp_path):
+    """Another method, judge or gates: nothing of the run before is taken, and nothing of it is overwritten."""
+    import torch
+
+    import counterscan
+    from counterscan.robustness.opening import Outputs
+
+    backbone = counterscan.load(model)
+
+    def judge(value):
+        return Outputs("judge", ("pacemaker",), 32, 1, lambda x: torch.full((len(x), 1), value))
+
+    every = Gates(least=0, most=1, drift=1, identity=0, judge=0.5)  # the model is untrained
+    before = balance(rows[:4], "pleural effusion", "pacemaker", backbone, tmp_path, gates=every)
+    images = {path: path.read_bytes() for path in (tmp_path / "images").iterdir()}
+    assert len(images) == len(before) == 4 and not any("judged pacemaker" in row for row in before)
+    for other in (
+        {"judge": judge(0.9), "gates": every},
+        {"judge": judge(0.1), "gates": every},
+        {"method": "sdedit", "gates": every},
+        {"gates": replace(every, most=0.0)},
+    ):
+        made = balance(rows[:4], "pleural effusion", "pacemaker", backbone, tmp_path, **other)
+        assert {row["key"] for row in made}.isdisjoint(row["key"] for row in before)
+        assert all(("judged pacemaker" in row) == ("judge" in other) for row in made)
+        assert made == balance(rows[:4], "pleural effusion", "pacemaker", backbone, tmp_path, **other)
+    assert {path: path.read_bytes() for path in images} == images
+    assert balance(rows[:4], "pleural effusion", "pacemaker", backbone, tmp_path, gates=every) == before
+
+
 def test_what_augment_writes_is_a_manifest_that_says_what_is_seen(manifest, model, tmp_path, run, monkeypatch):
     """Of a Parquet file, which has nulls; with masks, captions and a test part."""
     import pandas as pd

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from counterscan.errors import CounterscanError, DataError
+from counterscan.errors import CounterscanError
+from counterscan.methods import suited
 from counterscan.metrics.truth import drift_outside
+from counterscan.robustness import ledger
 from counterscan.robustness.audit import Gallery, grey, identity, open_gallery, twin
 from counterscan.robustness.augment import Gates, Measured, Task, columns, known, passes, plan
 from counterscan.robustness.study import patients, probabilities
@@ -41,28 +43,29 @@ def balance(
     """Do the edits of :func:`plan` into ``folder/images``; a manifest row for each, ``refused`` saying why one is not used.
 
     Every row has what its edit was made with and what the gates measured (:class:`Measured`, and ``judged LABEL``). Goes on
-    where it stopped: what is in ``folder/made.jsonl`` is not made again.
+    where it stopped: what ``folder/made.jsonl`` has from the same image by the same model, method, judge and gates is not made
+    again.
     """
     tasks, gates = plan(rows, finding, against, seed), gates or Gates()
     labels, owners = dict.fromkeys([finding, *columns(rows, finding, against)[0]]), patients(rows)
+    how = backbone.fingerprint, suited(backbone.card, method), judge and judge.fingerprint, gates
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    ledger = folder / "made.jsonl"
-    done, gallery, out = _read(ledger), None, []
-    with ledger.open("a", encoding="utf-8") as file:
+    made = folder / "made.jsonl"
+    done, gallery, out = ledger.read(made), None, []
+    with made.open("a", encoding="utf-8") as file:
         for k, task in enumerate(tasks):
             source = rows[task.index]
-            asked = ":".join(f"{name}:{value}" for name, value in task.changes)
-            key = f"{source['path']}:{asked}:{task.seed}:{backbone.fingerprint}"
+            wanted = {name: known(source, name) or 0 for name in labels} | dict(task.changes)
+            key = ledger.key(how, str(source["path"]), task, wanted)
             row = done.get(key)
             if row is None:
                 gallery = gallery or open_gallery(rows, gates.rate)
-                wanted = {name: known(source, name) or 0 for name in labels} | dict(task.changes)
                 facts, result = _edited(source, task, backbone, method)
                 if result is not None:
                     seen = measure(result, owners[task.index], gallery, judge)
                     facts |= _told(seen, wanted) | {"refused": passes(seen, wanted, gates)}
                     if not facts["refused"]:
-                        facts["path"] = _write(result, task, folder)
+                        facts["path"] = _write(result, task, key, folder)
                 row = {"key": key} | facts
                 file.write(json.dumps(row) + "\n")
                 file.flush()
@@ -120,12 +123,12 @@ def _told(seen: Measured, wanted: Mapping[str, int]) -> dict[str, Any]:
     return values | {f"judged {name}": saw[name] for name in wanted if name in saw}
 
 
-def _write(result: Counterfactual, task: Task, folder: Path) -> str:
-    """Write the image; returns its path in the folder."""
+def _write(result: Counterfactual, task: Task, key: str, folder: Path) -> str:
+    """Write the image; returns its path in the folder. The key keeps images of other settings from being overwritten."""
     from counterscan.imaging import write
 
     asked = "-".join(re.sub(r"\W+", "-", f"{name}-{value}") for name, value in task.changes)
-    name = f"images/{task.index:07d}-{asked}{result.counterfactual.suffix}"
+    name = f"images/{task.index:07d}-{asked}-{key}{result.counterfactual.suffix}"
     words = f"{result.edit.source} -> {result.edit.target}"
     write(
         result.counterfactual,
@@ -149,19 +152,3 @@ def write_manifest(rows: Sequence[Mapping[str, Any]], made: Sequence[Mapping[str
         writer.writerows([*old, *used])
     os.replace(draft, path)
     return path
-
-
-def _read(ledger: Path) -> dict[str, dict[str, Any]]:
-    """What was made before; a last line cut off by a kill is cut off the file."""
-    if not ledger.exists():
-        return {}
-    data = ledger.read_bytes()
-    os.truncate(ledger, data.rfind(b"\n") + 1)
-    rows: dict[str, dict[str, Any]] = {}
-    for i, line in enumerate(data.decode("utf-8", "replace").split("\n")[:-1]):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            raise DataError(f"{ledger}: line {i + 1} is damaged; delete the file to start again") from None
-        rows[row["key"]] = row
-    return rows

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,16 @@ class Outputs:
     size: int
     channels: int
     call: Callable[[Tensor], Tensor]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that change with the labels and the weights: from what it says of a few fixed images."""
+        import torch
+
+        shape = (4, self.channels, self.size, self.size)
+        said = self(torch.rand(shape, generator=torch.Generator().manual_seed(0))).flatten().tolist()
+        told = repr((self.labels, [f"{p:.3g}" for p in said]))  # the last digits depend on the machine
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def __call__(self, images: Tensor, batch: int = 16) -> Tensor:
         """Probabilities (B, K) float32 of grey or colour images (B, C, H, W) of any size."""
