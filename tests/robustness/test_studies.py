@@ -65,6 +65,20 @@ def test_subgroups_follow_the_columns():
     }
 
 
+def test_subgroups_by_devices_follow_any_column_of_one():
+    def by_devices(*rows):
+        return {name: member.tolist() for name, member in subgroups(rows).items() if "devices" in name}
+
+    single = [{"Pacemaker": "1", "chest_port": "0"}, {"Pacemaker": "0", "chest_port": "0"}, {"Pacemaker": "0"}]
+    assert by_devices(*single) == {"with devices": [True, False, False], "without devices": [False, True, False]}
+    wide = [{"Support_Devices": d, "pacemaker": p} for d, p in (("0", ""), ("0", "1"), ("", "0"), ("-1", "1"))]
+    assert by_devices(*wide) == {
+        "with devices": [False, True, False, True],
+        "without devices": [True, False, False, False],
+    }
+    assert by_devices({"sex": "F", "pleural effusion": "1"}) == {}
+
+
 def test_entanglement_of_a_clean_and_of_a_tangled_matrix():
     assert entanglement(np.eye(3), [0, 1, 2]) == 0
     assert entanglement(np.ones((3, 3)), [0, 1, 2]) == pytest.approx(1)

@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from counterscan.language.spelling import key
+from counterscan.language.vocabulary import DEVICES
+
 REPEATS = 2000  # bootstrap draws
 
 
@@ -83,11 +86,26 @@ def subgroups(rows: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.bool_]]
     ages = np.array([_number(row.get("age")) for row in rows])
     for low, high in ((0, 40), (40, 60), (60, 80), (80, 200)):
         out[f"age {low}-{high - 1}"] = (ages >= low) & (ages < high)
-    column = next((c for c in ("support devices", "Support_Devices") if any(c in row for row in rows)), None)
-    if column:
-        values = np.array([_number(row.get(column)) for row in rows])
-        out |= {"with devices": values == 1, "without devices": values == 0}
+    out |= _devices(rows)
     return {name: member for name, member in out.items() if member.any()}
+
+
+def _devices(rows: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.bool_]]:
+    """With any device, and with none: as the column of them all says, else as those of single devices say together."""
+    columns = {key(name): name for row in rows for name in row}
+
+    def named(*names: str) -> list[str]:
+        return [columns[key(name)] for name in names if key(name) in columns]
+
+    together, single = named("support devices"), named(*DEVICES)
+    if not (together or single):
+        return {}
+
+    def values(names: Sequence[str]) -> NDArray[np.float64]:
+        return np.array([[_number(row.get(name)) for name in names] for row in rows])
+
+    some = (values([*together, *single]) == 1).any(1)
+    return {"with devices": some, "without devices": ~some & (values(together or single) == 0).all(1)}
 
 
 def bootstrap(values: NDArray[np.floating[Any]], patients: Sequence[str], seed: int) -> NDArray[np.float64]:
