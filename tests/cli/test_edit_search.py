@@ -73,11 +73,24 @@ def test_until_says_when_it_did_not_reach(places: dict[str, str], tmp_path: Path
     assert "no strength reached 0.999" in message
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_a_foreign_classifier_is_told_its_labels(places: dict[str, str], tmp_path: Path) -> None:
+    net = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(1, 2))
+    torch.jit.trace(net, torch.zeros(2, 1, 224, 224)).save(str(tmp_path / "mine.ts"))
+    words = ["--best-of", 2, "--selector", tmp_path / "mine.ts"]
+    value, code, said = run(places, tmp_path / "out", *words, "--labels", "pacemaker, hernia")
+    assert code == 0, said
+    assert value["items"][0]["selector"] == "mine.ts"
+    assert json.loads((tmp_path / "out/run.json").read_text())["settings"]["labels"] == "pacemaker, hernia"
+    assert run(places, tmp_path / "none", *words)[1:] == (2, "mine.ts: name its outputs with --labels a,b,c")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--until", "0.9"], "until needs a selector"),
         (["--selector", "one"], "--until or --best-of"),
+        (["--labels", "a,b"], "--selector or --judge"),
         (["--best-of", "2", "--selector", "one", "--judge", "one"], "cannot both choose and judge"),
     ],
 )

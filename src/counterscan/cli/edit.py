@@ -38,6 +38,9 @@ def edit(
     judge: Annotated[
         str | None, typer.Option(help="Another classifier, that scores the result; a built-in model's own otherwise.")
     ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Names of the outputs, comma-separated, of a foreign selector or judge.")
+    ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -55,7 +58,7 @@ def edit(
     request: dict[str, Any] = {"remove": remove or [], "add": add or [], "source": source, "target": target}
     request |= {"instruct": instruct, "region": region, "mask": mask, "keep": keep or []}
     counterscan.edit([], **request, method=method, model=backbone)  # refuses wrong words before any image is opened
-    choice = _choice(backbone.card.name, until, best_of, selector, judge)
+    choice = _choice(backbone.card.name, until, best_of, selector, judge, labels)
 
     def work(path: Path, stem: str, report: Report) -> dict[str, Any]:
         asked = request | {"method": method, "model": backbone, "seed": seed, "progress": report}
@@ -79,9 +82,11 @@ def edit(
 
 
 def _choice(
-    model: str, until: float | None, best_of: int, selector: str | None, judge: str | None
+    model: str, until: float | None, best_of: int, selector: str | None, judge: str | None, labels: str | None
 ) -> Callable[[Path, dict[str, Any]], tuple[Any, dict[str, Any]]] | None:
     """One image's search and what is told of it; ``None`` where nothing is searched and nobody judges."""
+    if labels is not None and selector is None and judge is None:
+        raise typer.BadParameter("--labels names outputs: give --selector or --judge as well")
     if until is None and best_of == 1 and judge is None:
         if selector is not None:
             raise typer.BadParameter("--selector chooses among results: give --until or --best-of as well")
@@ -89,8 +94,9 @@ def _choice(
     from counterscan.robustness.opening import open_classifier
     from counterscan.search import judged, search
 
+    names = [name.strip() for name in labels.split(",")] if labels else ()
     judge = judge or (f"{model}-judge" if _built_in(f"{model}-judge") else None)
-    chooses, judges = (open_classifier(spec) if spec else None for spec in (selector, judge))
+    chooses, judges = (open_classifier(spec, names) if spec else None for spec in (selector, judge))
 
     def found(path: Path, asked: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         from counterscan.cli.output import complain
