@@ -24,7 +24,10 @@ def attribute(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
     repeats: Annotated[int, typer.Option(min=1, help="Edits to average; their spread is the uncertainty.")] = 1,
     method: Annotated[
-        list[str] | None, typer.Option(help="An editing method, or several, each told; the model's default otherwise.")
+        list[str] | None,
+        typer.Option(
+            help="An editing method, also NAME:key=value,key=value, or several, each told; the model's default otherwise."
+        ),
     ] = None,
     model: Annotated[str, typer.Option(help="A built-in name, a folder or a hub id.")] = "chest-nih",
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Repeat k has seed SEED + k.")] = 0,

@@ -17,7 +17,9 @@ def bench(
     model: Annotated[str, typer.Option(help="A built-in name, a folder or a hub id.")] = "chest-world",
     methods: Annotated[
         str | None,
-        typer.Option(help="Comma-separated, also diffusers:img2img and the like; the model's default otherwise."),
+        typer.Option(
+            help="Comma-separated, also NAME:key=value,key=value, diffusers:img2img and the like; the model's default otherwise."
+        ),
     ] = None,
     world: Annotated[str, typer.Option(help="The world that asks and knows the answers.")] = "chest",
     count: Annotated[int, typer.Option("-n", min=1, help="Cases a finding and direction.")] = 16,
@@ -30,14 +32,15 @@ def bench(
 ) -> None:
     """Edit unseen cases of a world and measure the distance to their exact counterfactuals. Goes on where it stopped.
 
-    Example: counterscan bench --model chest-world --methods flow-edit,ddim,diffusers:img2img -n 8 -o bench
+    Example: counterscan bench --model chest-world --methods flow-edit,ddim:steps=50,diffusers:img2img -n 8 -o bench
     """
     import counterscan
     from counterscan.bench import report
     from counterscan.bench.run import bench as run
+    from counterscan.methods import listed
     from counterscan.robustness.classifier import Classifier
 
-    folder, names = folder_for(output), _split(methods)
+    folder, names = folder_for(output), listed(methods or "")
     for name in names:
         _method(name)  # refuses wrong words before the model is opened
     backbone = counterscan.load(model, offline=offline)

@@ -25,7 +25,10 @@ def edit(
     region: Annotated[str | None, typer.Option(help="Change this region only, such as 'left lung'.")] = None,
     mask: Annotated[Path | None, typer.Option(help="A PNG of the image's size: change only where not black.")] = None,
     keep: Annotated[list[str] | None, typer.Option(help="A finding that must stay, such as a pacemaker.")] = None,
-    method: Annotated[str | None, typer.Option(help="The editing method; the model's default otherwise.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="The editing method, also NAME:key=value,key=value; the model's default otherwise."),
+    ] = None,
     model: Annotated[str, typer.Option(help="A built-in name, a folder or a hub id.")] = "chest-nih",
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Equal seeds give equal results.")] = 0,
     until: Annotated[

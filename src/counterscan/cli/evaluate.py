@@ -107,10 +107,11 @@ def attribution(
     Example: counterscan evaluate attribution manifest.csv --finding "pleural effusion" --boxes boxes.csv -o report
     """
     from counterscan.evaluate.attribution import attribution as run
+    from counterscan.methods import listed
 
     settings: dict[str, Any] = {"finding": finding, "boxes": boxes, "model": model, "judge": judge, "repeats": repeats}
     settings |= {"rate": rate, "validation": validation, "test": test, "limit": count, "seed": seed}
-    settings |= {"methods": [part.strip() for part in (methods or "").split(",") if part.strip()]}
+    settings |= {"methods": listed(methods or "")}
     with progress("maps") as tell, _alone(output):
         summary = run(manifest, output, **settings, offline=offline, progress=tell)
     named = ("auprc", "pointing", "dice_validation", "boxes_iou", "false_alarms")
