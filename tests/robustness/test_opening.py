@@ -76,11 +76,12 @@ def test_an_onnx_file(model, images, tmp_path):
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(made, tmp_path / "c.onnx")
-    same(open_classifier(tmp_path / "c.onnx", LABELS, size=8), model, images)
+    same(open_classifier(tmp_path / "c.onnx", LABELS), model, images)
 
 
 def test_onnx_is_asked_by_the_name_of_its_input(model, images, tmp_path, monkeypatch):
-    """Without the package: what its session is given, and which of its outputs is taken."""
+    """Without the package: what its session is given, which of its outputs is taken, and what shape it says it takes."""
+    shape: list[int | str | None] = ["n", 1, 8, 8]
 
     class Session:
         def __init__(self, path, providers):
@@ -88,7 +89,7 @@ def test_onnx_is_asked_by_the_name_of_its_input(model, images, tmp_path, monkeyp
             assert providers == ["CPUExecutionProvider"]
 
         def get_inputs(self):
-            return [SimpleNamespace(name="pixels")]
+            return [SimpleNamespace(name="pixels", shape=shape)]
 
         def run(self, names, feeds):
             assert names is None
@@ -97,7 +98,15 @@ def test_onnx_is_asked_by_the_name_of_its_input(model, images, tmp_path, monkeyp
 
     (tmp_path / "c.onnx").write_bytes(b"graph")
     monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(InferenceSession=Session))
-    same(open_classifier(tmp_path / "c.onnx", LABELS, size=8), model, images)
+    same(open_classifier(tmp_path / "c.onnx", LABELS), model, images)
+    with pytest.raises(WordsError, match="its size is fixed to 8, not 16"):
+        open_classifier(tmp_path / "c.onnx", LABELS, size=16)
+    shape[:] = ["n", 3, "h", "w"]
+    outputs = open_classifier(tmp_path / "c.onnx", LABELS)
+    assert (outputs.channels, outputs.size) == (3, 224)
+    shape[:] = ["n", 224, 224, 3]
+    with pytest.raises(ModelError, match="size, size"):
+        open_classifier(tmp_path / "c.onnx", LABELS)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ModelError, match="pip install onnxruntime"):
         open_classifier(tmp_path / "c.onnx", LABELS)

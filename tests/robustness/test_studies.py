@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tests.tables import write_manifest
 
@@ -174,6 +175,30 @@ def test_stress_and_disentangle_on_the_command_line(manifest, model, tmp_path, r
     table = out.splitlines()
     assert table[0].startswith("remove pacemaker: pacemaker ") and table[0].endswith(f"[{low:+.3f}, {high:+.3f}]")
     assert table[1].startswith(f"entanglement {result['entanglement']:.3f} [{least:.3f}, {most:.3f}], 4 images of 4")
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_a_foreign_classifier_of_other_channels_and_size(manifest, model, tmp_path, run):
+    layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 2))
+    torch.jit.trace(layers, torch.rand(1, 3, 8, 8)).save(str(tmp_path / "c.ts"))
+    words = [
+        "stress",
+        tmp_path / "c.ts",
+        manifest,
+        "--remove",
+        "pacemaker",
+        "--model",
+        model,
+        "-n",
+        2,
+        "--labels",
+        "a,b",
+    ]
+    code, _, err = run([*words, "-o", tmp_path / "s"])
+    assert code == 1 and "c.ts: fails on images of 1 x 224 x 224" in err and "--channels and --size" in err
+    code, out, err = run([*words, "--channels", 3, "--size", 8, "-o", tmp_path / "s", "--json"])
+    assert code == 0, err
+    assert {r["output"] for r in json.loads(out)["ranked"]} == {"a", "b"}
 
 
 def test_wrong_words_end_with_two(manifest, model, tmp_path, run):

@@ -20,6 +20,8 @@ Judge = Annotated[
     ),
 ]
 Labels = Annotated[str | None, typer.Option(help="Names of the outputs, comma-separated, of a foreign classifier.")]
+Size = Annotated[int | None, typer.Option(min=1, help="Pixels a side that a foreign classifier takes; else 224.")]
+Channels = Annotated[int | None, typer.Option(min=1, help="Channels that a foreign classifier takes; else 1.")]
 Model = Annotated[str, typer.Option(help="The editing model: a built-in name, a folder or a hub id.")]
 Method = Annotated[str | None, typer.Option(help="The editing method; the model's default otherwise.")]
 Remove = Annotated[list[str] | None, typer.Option(help="A finding to remove, as an edit of its own.")]
@@ -37,6 +39,8 @@ def stress(
     remove: Remove = None,
     add: Add = None,
     labels: Labels = None,
+    size: Size = None,
+    channels: Channels = None,
     model: Model = "chest-nih",
     method: Method = None,
     count: Limit = None,
@@ -52,7 +56,8 @@ def stress(
     from counterscan.robustness.stress import effects, ranked, subgroups
     from counterscan.robustness.study import look, patients, read_table
 
-    folder, outputs, backbone = folder_for(output), _open(classifier, labels), _load(model, offline)
+    folder, outputs = folder_for(output), _open(classifier, labels, size, channels)
+    backbone = _load(model, offline)
     asked = _asked(remove, add, backbone, method)
     rows = read_table(manifest)[:count]
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,6 +92,8 @@ def disentangle(
     remove: Remove = None,
     add: Add = None,
     labels: Labels = None,
+    size: Size = None,
+    channels: Channels = None,
     model: Model = "chest-nih",
     method: Method = None,
     count: Limit = None,
@@ -103,7 +110,8 @@ def disentangle(
     from counterscan.robustness.stress import effects
     from counterscan.robustness.study import look, patients, read_table
 
-    folder, outputs, backbone = folder_for(output), _open(classifier, labels), _load(model, offline)
+    folder, outputs = folder_for(output), _open(classifier, labels, size, channels)
+    backbone = _load(model, offline)
     asked = _asked(remove, add, backbone, method)
     targets = [name.split(" ", 1)[1] for name in asked]
     unknown = [name for name, target in zip(asked, targets, strict=True) if target not in outputs.labels]
@@ -155,6 +163,8 @@ def augment(
         str | None, typer.Option(help="A classifier that must see the edit and still see the finding.")
     ] = None,
     labels: Labels = None,
+    size: Size = None,
+    channels: Channels = None,
     model: Model = "chest-nih",
     method: Method = None,
     count: Limit = None,
@@ -179,7 +189,7 @@ def augment(
     edited, held = columns(rows, finding, against)
     absent = [name for name in held if not any(name in row for row in rows)]
     _asked(edited + absent, edited + absent, backbone, method)
-    outputs = _open(judge, labels) if judge else None
+    outputs = _open(judge, labels, size, channels) if judge else None
     with progress("augment") as tell:
         made = balance(
             rows, finding, against, backbone, folder,
@@ -260,10 +270,11 @@ def train_classifier(
     emit({"labels": names, "scores": scores}, as_json, "\n".join(f"{k} {v:.3f}" for k, v in scores.items()))
 
 
-def _open(classifier: str, labels: str | None) -> Any:
+def _open(classifier: str, labels: str | None, size: int | None, channels: int | None) -> Any:
     from counterscan.robustness.opening import open_classifier
 
-    return open_classifier(classifier, [part.strip() for part in labels.split(",")] if labels else ())
+    names = [part.strip() for part in labels.split(",")] if labels else ()
+    return open_classifier(classifier, names, size=size, channels=channels)
 
 
 def _load(model: str, offline: bool) -> Any:

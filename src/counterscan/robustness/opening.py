@@ -36,7 +36,8 @@ class Outputs:
         import torch
 
         shape = (4, self.channels, self.size, self.size)
-        said = self(torch.rand(shape, generator=torch.Generator().manual_seed(0))).flatten().tolist()
+        images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        said = self(images, batch=1).flatten().tolist()  # there are files that take no more at once
         told = repr((self.labels, [f"{p:.3g}" for p in said]))  # the last digits depend on the machine
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
@@ -53,19 +54,21 @@ class Outputs:
             return torch.cat([self.call(part).float() for part in images.split(batch)])
 
 
-def open_classifier(spec: str | Path, labels: Sequence[str] = (), *, size: int = 224, channels: int = 1) -> Outputs:
+def open_classifier(
+    spec: str | Path, labels: Sequence[str] = (), *, size: int | None = None, channels: int | None = None
+) -> Outputs:
     """A classifier by what ``spec`` names.
 
     A folder or built-in of :class:`~counterscan.robustness.classifier.Classifier`; a TorchScript archive (``.ts``,
     ``.torchscript``); an exported program (``.pt2``); an ONNX file; ``timm:NAME`` with its pretrained weights, also
     ``timm:hf-hub:OWNER/MODEL`` and ``timm:local-dir:FOLDER``; ``xrv:NAME`` of torchxrayvision; or ``module:function``, a Python
     callable that is imported. Files that run code on loading (pickles, also inside an exported program) are refused. Foreign
-    models need ``labels`` and give probabilities (logits are recognised by values outside [0, 1]). They read ``channels`` images
-    of ``size`` pixels, those of timm and torchxrayvision what they were trained on.
+    models need ``labels`` and give probabilities (logits are recognised by values outside [0, 1]). They read images of ``size``
+    pixels (224) and ``channels`` (1); those of timm and torchxrayvision, and ONNX files that fix them, say so themselves.
 
     Raises:
-        ModelError: absent, damaged, a pickle, or without a package that it needs.
-        WordsError: labels are missing, or their number is not that of the outputs.
+        ModelError: absent, damaged, a pickle, or without a package that it needs; later, if it takes other images.
+        WordsError: labels are missing, their number is not that of the outputs, or an ONNX file takes another size.
     """
     from counterscan.robustness.classifier import CARD, Classifier
 
@@ -86,6 +89,7 @@ def open_classifier(spec: str | Path, labels: Sequence[str] = (), *, size: int =
         raise WordsError(f"{path.name}: name its outputs with --labels a,b,c")
     if text.startswith("timm:"):
         return _timm(text.removeprefix("timm:"), tuple(labels))
+    fixed: tuple[int | None, int | None] = None, None
     if ":" in text and not path.exists():
         call = _imported(text)
     elif not path.is_file():
@@ -93,15 +97,29 @@ def open_classifier(spec: str | Path, labels: Sequence[str] = (), *, size: int =
             f"{path}: no such classifier; give a folder, a .ts, .pt2 or .onnx file, timm:NAME, xrv:NAME or module:function"
         )
     else:
-        call = _file(path)
+        call, fixed = _file(path)
+    channels = _agreed(path.name, "channels", channels, fixed[0]) or 1
+    size = _agreed(path.name, "size", size, fixed[1]) or 224
     return Outputs(path.name, tuple(labels), size, channels, _checked(call, tuple(labels), path.name))
+
+
+def _agreed(name: str, what: str, asked: int | None, fixed: int | None) -> int | None:
+    if asked and fixed and asked != fixed:
+        raise WordsError(f"{name}: its {what} is fixed to {fixed}, not {asked}; leave --{what} out")
+    return asked or fixed
 
 
 def _checked(call: Callable[[Tensor], Any], labels: tuple[str, ...], name: str) -> Callable[[Tensor], Tensor]:
     def probabilities(images: Tensor) -> Tensor:
         import torch
 
-        out = torch.as_tensor(call(images))
+        try:
+            out = torch.as_tensor(call(images))
+        except Exception as error:  # each format has errors of its own for images that it does not take
+            shape, reason = " x ".join(map(str, images.shape[1:])), " ".join(str(error).split())[:160]
+            raise ModelError(
+                f"{name}: fails on images of {shape} ({reason}); say what it takes with --channels and --size"
+            ) from error
         out = out[:, None] if out.ndim == 1 else out
         if out.ndim != 2 or out.shape[1] != len(labels):
             raise WordsError(f"{name}: has outputs of shape {tuple(out.shape)}, --labels names {len(labels)}")
@@ -110,7 +128,8 @@ def _checked(call: Callable[[Tensor], Any], labels: tuple[str, ...], name: str) 
     return probabilities
 
 
-def _file(path: Path) -> Callable[[Tensor], Any]:
+def _file(path: Path) -> tuple[Callable[[Tensor], Any], tuple[int | None, int | None]]:
+    """What a file holds, and the channels and the size that it fixes."""
     import torch
 
     try:
@@ -118,8 +137,8 @@ def _file(path: Path) -> Callable[[Tensor], Any]:
             return _onnx(path)
         if path.suffix.lower() == ".pt2":
             _without_pickles(path)
-            return torch.export.load(path).module()
-        return torch.jit.load(str(path), map_location="cpu").eval()
+            return torch.export.load(path).module(), (None, None)
+        return torch.jit.load(str(path), map_location="cpu").eval(), (None, None)
     except ModelError:
         raise
     except Exception as error:  # each format has errors of its own for a damaged file
@@ -150,14 +169,17 @@ def _without_pickles(path: Path) -> None:
                 raise refused
 
 
-def _onnx(path: Path) -> Callable[[Tensor], Any]:
+def _onnx(path: Path) -> tuple[Callable[[Tensor], Any], tuple[int | None, int | None]]:
     try:
         runtime = importlib.import_module("onnxruntime")
     except ImportError:
         raise ModelError(f"{path.name}: ONNX files need onnxruntime; pip install onnxruntime") from None
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda images: session.run(None, {name: images.numpy()})[0]
+    asked = session.get_inputs()[0]
+    sides = [side if isinstance(side, int) else None for side in asked.shape]  # a side that is not fixed has a name
+    if len(sides) != 4 or sides[2] != sides[3]:
+        raise ModelError(f"{path.name}: its input is {asked.shape}; (batch, channels, size, size) needed")
+    return lambda images: session.run(None, {asked.name: images.numpy()})[0], (sides[1], sides[2])
 
 
 def _imported(text: str) -> Callable[[Tensor], Any]:
