@@ -13,6 +13,7 @@ from tests.models import tiny
 
 from counterscan.attribution import Calibration, attribute, calibrate
 from counterscan.attribution.difference import evidence, regions, strength
+from counterscan.backbones import load
 from counterscan.backbones.card import Card
 from counterscan.errors import DataError, WordsError
 from counterscan.training import calibrate as calibrate_card
@@ -51,6 +52,22 @@ def test_the_conformal_quantile_by_hand_and_on_disk(tmp_path):
     (tmp_path / "bad.json").write_text("[1]")
     with pytest.raises(DataError, match="no calibration"):
         Calibration.load(tmp_path / "bad.json")
+
+
+def test_a_calibration_holds_for_its_methods_settings_only(tmp_path):
+    model, image = load(tiny(tmp_path / "tiny")), np.add.outer(np.arange(40), np.arange(40)) / 80
+    plain, quick = (
+        calibrate([image] * 2, finding="pacemaker", method=name, model=model)
+        for name in ("sdedit", "sdedit:steps=2,depth=1")
+    )
+    assert plain.methods == ("sdedit",) and quick.methods == ("SdEdit(steps=2, depth=1.0, guidance=4.0)",)
+    for known, method in ((plain, "sdedit:steps=2,depth=1"), (quick, "sdedit"), (quick, "sdedit:steps=2")):
+        with pytest.raises(WordsError, match=r"of another methods.*calibrate anew"):
+            attribute(image, finding="pacemaker", method=method, model=model, calibration=known, rate=0.5)
+    found = attribute(
+        image, finding="pacemaker", method="sdedit:depth=1,steps=2", model=model, calibration=quick, rate=0.5
+    )
+    assert found.rate == 0.5
 
 
 def test_a_card_is_calibrated_as_everything_else_and_never_on_too_few_images(tmp_path, monkeypatch):

@@ -174,7 +174,7 @@ def promise(
     name = resolve(remove=(finding,), card=model.card).changes[0].finding
     methods = several(method, model.card)
     if calibration is not None:
-        fits(calibration, name, model, repeats, [one.name for one in methods])
+        fits(calibration, name, model, repeats, told(methods, model.card))
         return calibration.threshold(rate), rate
     if rate != CARD_RATE:
         raise WordsError(f"a false-positive rate of {rate:g} is promised by a calibration; give one, or {CARD_RATE:g}")
@@ -208,13 +208,13 @@ def fits(calibration: Calibration, finding: str, model: Backbone, repeats: int, 
     """Raises ``WordsError`` that says in what a calibration was made otherwise than these removals."""
     from counterscan.errors import WordsError
 
-    told = [
+    facts = [
         ("finding", calibration.finding, finding),
         ("model", calibration.fingerprint, model.fingerprint),
-        ("methods", ", ".join(calibration.methods), ", ".join(dict.fromkeys(methods))),
+        ("methods", ", ".join(calibration.methods), ", ".join(methods)),
         ("repeats", calibration.repeats, repeats),
     ]
-    for what, then, now in told:
+    for what, then, now in facts:
         if then != now:
             raise WordsError(f"the calibration is of another {what} ({then!r}, not {now!r}); calibrate anew")
 
@@ -225,3 +225,15 @@ def several(method: Methods, card: Card) -> list[Method]:
 
     given = method if isinstance(method, Sequence) and not isinstance(method, str) else [method]
     return [suited(card, one) if one is None or isinstance(one, str) else one for one in given]
+
+
+def told(methods: Sequence[Method], card: Card) -> tuple[str, ...]:
+    """The methods as a calibration tells them: by name, with all settings where they are not those that suit the model."""
+    from counterscan.methods import names, suited
+
+    known = names()
+
+    def spelled(one: Method) -> str:
+        return one.name if one.name not in known or one == suited(card, one.name) else repr(one)
+
+    return tuple(dict.fromkeys(map(spelled, methods)))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Calibration:
     """``peaks`` are the :func:`~counterscan.attribution.difference.evidence` of images without ``finding``.
 
-    They hold for one model (``fingerprint``), its methods and the number of repeats.
+    They hold for one model (``fingerprint``), its methods with their settings, and the number of repeats.
     """
 
     finding: str
@@ -77,18 +77,17 @@ def calibrate(
     progress: Callable[[int, int], None] | None = None,
 ) -> Calibration:
     """Remove ``finding`` from images that do not have it, the same way ``attribute`` does."""
-    from counterscan.attribution import removals
+    from counterscan.attribution import removals, several, told
     from counterscan.attribution.difference import combine, evidence, signed
     from counterscan.editing import as_backbone
 
     backbone = as_backbone(model)
     peaks: list[float] = []
-    name, methods = finding, tuple[str, ...]()
+    name, methods = finding, several(method, backbone.card)
     for i, image in enumerate(images):
-        results = removals(image, finding, repeats, method, backbone, seed)
+        results = removals(image, finding, repeats, methods, backbone, seed)
         peaks.append(evidence(combine([signed(result) for result in results])[0]))
         name = results[0].edit.changes[0].finding
-        methods = tuple(dict.fromkeys(result.method for result in results))
         if progress is not None:
             progress(i + 1, len(images))
-    return Calibration(name, tuple(peaks), backbone.fingerprint, methods, repeats)
+    return Calibration(name, tuple(peaks), backbone.fingerprint, told(methods, backbone.card), repeats)
