@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from counterscan.bench.report import markdown, means, stem
+from counterscan.bench.report import limits, markdown, means, stem
 
 FIGURES = Path("docs/figures")
 PAGE = """# Benchmark: edits against the truth
@@ -65,7 +65,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
     )
     lines = ["| method | direction | " + " | ".join(columns) + " |", "| --- " * (len(columns) + 2) + "|"]
     for row in means(rows):
-        cells = ["" if row[c] is None else f"{row[c]:.3f}" for c in columns]
+        cells = ["" if row[c] is None else f"{row[c]:.3f}{limits(row, c)}" for c in columns]
         lines.append(f"| {row['method']} | {row['direction']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -80,7 +80,8 @@ def sheets(folder: Path, rows: Sequence[Mapping[str, Any]]) -> str:
     lines = []
     for direction in ("remove", "add"):
         some = sorted((r for r in rows if r["direction"] == direction), key=lambda r: r["error_inside"])
-        for row in (some[0], some[len(some) // 2], some[-1]):
+        for place in sorted({0, len(some) // 2, len(some) - 1}) if some else ():
+            row = some[place]
             name = f"{stem(row)}.png"
             sheet = np.asarray(Image.open(folder / "cells" / name))
             shown = Image.fromarray(sheet[: 2 * sheet.shape[1] // 5])  # two cases of five square pictures

@@ -9,13 +9,16 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from benchmarks import benchmark_page
+from PIL import Image
 from tests.models import tiny
 
 from counterscan.backbones import load
 from counterscan.bench.cases import pairs
-from counterscan.bench.report import markdown, means, pareto
-from counterscan.bench.run import Answer, bench, judged, scores, shared
+from counterscan.bench.report import markdown, means, page, pareto
+from counterscan.bench.run import Answer, bench, intervals, judged, scores, shared
 from counterscan.errors import WordsError
+from counterscan.metrics.intervals import interval, paired
 from counterscan.robustness.classifier import Classifier
 
 
@@ -186,6 +189,79 @@ def test_the_table_and_its_means():
     assert row["flip_rate"] == 1.0
     assert "| m | all findings | remove | 0.300 |" in markdown(rows)
     json.dumps(row)
+
+
+@dataclass(frozen=True)
+class Brighter(Nothing):
+    """Another wrong answer."""
+
+    name: ClassVar[str] = "brighter"
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        return super().__call__(*given, **named) * 0.5 + 0.5
+
+
+def test_rows_say_how_sure_they_are_and_how_methods_compare(model, tmp_path):
+    asked = {"n": 3, "findings": ["pacemaker"], "directions": ["remove"]}
+    (alone,) = bench(model, [Nothing()], "chest", tmp_path, **asked)["rows"]
+    assert "p" not in alone
+    one, other = bench(model, [Nothing(), Brighter()], "chest", tmp_path, **asked)["rows"]
+    assert one == alone  # the cell of before, which the disk knows without intervals
+    assert not any("_low" in key for key in json.loads(next(tmp_path.glob("cells/n*.json")).read_text()))
+    for row in (one, other):
+        for key in ("error_inside", "drift_outside"):
+            wanted = interval([case[key] for case in row["cases"]], range(3))
+            assert (row[f"{key}_low"], row[key], row[f"{key}_high"]) == (
+                wanted.low,
+                pytest.approx(wanted.mean),
+                wanted.high,
+            )
+        assert row["flip_rate_low"] is row["flip_rate_high"] is None  # nobody judged
+    test = paired(*([case["error_inside"] for case in row["cases"]] for row in (other, one)), range(3))
+    assert (other["compared_with"], other["p"]) == ("nothing", test.p)
+    assert other["error_inside_difference"] == pytest.approx(other["error_inside"] - one["error_inside"])
+    assert other["error_inside_difference_low"] == test.difference.low
+
+
+def test_of_one_case_there_is_no_interval():
+    assert intervals([{"error_inside": 0.5, "drift_outside": 0.1, "flip_rate": 1.0}]) == dict.fromkeys(
+        [f"{key}_{end}" for key in ("error_inside", "drift_outside", "flip_rate") for end in ("low", "high")]
+    )
+
+
+def sure(method, finding, error, **more):
+    limits = {"error_inside_low": error - 0.03, "error_inside_high": error + 0.04}
+    return {"method": method, "finding": finding, "direction": "add", "n": 8, "error_inside": error} | limits | more
+
+
+def test_tables_show_intervals_and_tests_also_of_a_bench_that_was_stopped(tmp_path):
+    test = {"compared_with": "a", "error_inside_difference": -0.1, "p": 0.0001}
+    ends = {"error_inside_difference_low": -0.16, "error_inside_difference_high": -0.04}
+    rows = [sure("a", "x", 0.3), sure("b", "x", 0.2, **test, **ends), sure("a", "y", 0.5)]  # b was not asked about y
+    table = markdown(rows)
+    assert "| a | x | add | 0.300 [0.27, 0.34] |" in table
+    assert "| a | all findings | add | 0.400 [0.38, 0.43] |" in table
+    assert "| less that of a | p |" in table and "| b | x | add | -0.100 [-0.16, -0.04] | 0.0001 |" in table
+    assert "| b | all findings | add | -0.100 [-0.16, -0.04] |  |" in table
+    facts = {"model": "m", "world": "chest", "n": 8, "floor": {"error_inside": 0.1, "drift_outside": 0.01}}
+    shown = page(rows, facts, tmp_path).read_text()
+    assert "<td>0.300 [0.27, 0.34]</td>" in shown and "<td>-0.100 [-0.16, -0.04]</td><td>0.0001</td>" in shown
+    assert "less that of" not in markdown(rows[::2])
+    old = [{key: value for key, value in row.items() if "_low" not in key} for row in rows]  # of an earlier version
+    assert "| a | all findings | add | 0.400 |" in markdown(old)
+
+
+def test_the_page_of_the_documentation_shows_intervals(tmp_path, monkeypatch):
+    run = {"arguments": ["bench"], "result": {"model": "m", "world": "chest", "n": 8}}
+    run["result"] |= {"floor": {"error_inside": 0.1, "drift_outside": 0.01}, "rows": [sure("a", "x", 0.3)]}
+    (tmp_path / "docs/figures").mkdir(parents=True)
+    (tmp_path / "cells").mkdir()
+    Image.new("L", (50, 40)).save(tmp_path / "cells/a-x-add.png")
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["benchmark_page.py", str(tmp_path)])
+    benchmark_page.main()
+    assert "| a | add | 0.300 [0.27, 0.34] |" in (tmp_path / "docs/benchmark.md").read_text()
 
 
 def test_the_pareto_front_is_what_nothing_beats():

@@ -9,7 +9,7 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 from torchmetrics.functional.classification import binary_calibration_error
 
 from counterscan.metrics.calibration import brier, ece, reliability
-from counterscan.metrics.intervals import interval, paired, too_few
+from counterscan.metrics.intervals import combined, interval, paired, too_few
 from counterscan.metrics.membership import membership
 
 
@@ -50,6 +50,17 @@ def test_pairs():
     assert paired(base + rng.standard_normal(60) * 0.1, base, range(60)).p > 0.01
     assert paired([1.0, 1.0, 1.0], [0.0, 0.0, 0.0], "abc").p == pytest.approx(2 / 8)  # all patterns tried
     assert paired([1.0, 1.0, 1.0], [0.0, 0.0, 0.0], "aab").p == pytest.approx(2 / 4)
+
+
+def test_independent_means_together_are_as_sure_as_a_bootstrap_within_each():
+    rng = np.random.default_rng(0)
+    groups = [rng.normal(k, 0.5 + k, 30 + 10 * k) for k in range(4)]
+    drawn = [np.mean([rng.choice(values, len(values)).mean() for values in groups]) for _ in range(4000)]
+    one = combined([interval(values, range(len(values))) for values in groups])
+    assert one.mean == pytest.approx(np.mean([values.mean() for values in groups]))
+    assert [one.low, one.high] == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.06)
+    assert one.n == one.patients == sum(map(len, groups))
+    assert np.isnan(combined([interval([1.0], "a"), interval([1.0, 2.0], "ab")]).low)
 
 
 def test_too_few_images_are_said():

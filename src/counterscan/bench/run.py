@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from counterscan.bench.cases import Pair, broader, find, pairs
 from counterscan.bench.peers import Peer
-from counterscan.bench.report import stem
+from counterscan.bench.report import DIFFERENCE, MEASURED, limit_keys, stem
 from counterscan.blending import blend
 from counterscan.editing import to_array, to_tensor
 from counterscan.errors import WordsError
+from counterscan.metrics.intervals import interval, paired
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -143,6 +144,23 @@ def mean(rows: Sequence[dict[str, float]]) -> dict[str, float | None]:
     return {key: float(np.mean(v)) if v else None for key, v in values.items()}
 
 
+def intervals(cases: Sequence[Mapping[str, float]]) -> dict[str, float | None]:
+    """The limits of a row's means: 95 % bootstrap intervals, in which every case is a patient. Null where none are known."""
+    out: dict[str, float | None] = {f"{key}_{end}": None for key in MEASURED for end in ("low", "high")}
+    for key in MEASURED:
+        if known := [row[key] for row in cases if key in row]:
+            out |= limit_keys(key, interval(known, range(len(known))))
+    return out
+
+
+def compared(row: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, Any]:
+    """The error inside, less that of the first method on the same cases, with the p-value of a paired test."""
+    own, theirs = ([case["error_inside"] for case in each["cases"]] for each in (row, first))
+    test = paired(own, theirs, range(len(own)))
+    facts = {"compared_with": first["method"], DIFFERENCE: test.difference.mean, "p": test.p}
+    return facts | limit_keys(DIFFERENCE, test.difference)
+
+
 def floor(backbone: Backbone, items: Sequence[Pair]) -> dict[str, float]:
     """What no edit of this model can be below: the true counterfactual and the factual through the autoencoder alone."""
     from counterscan.metrics.truth import drift_outside, error_inside
@@ -171,6 +189,7 @@ def bench(
 ) -> dict[str, Any]:
     """Every method on every finding of the world in both directions: ``{"rows", "floor"}``, every row with its ``cases``.
 
+    Every row has the intervals of its means, and from the second method on a paired test against the first.
     Rows go by the methods' names, or by the keys of a mapping, which can tell a method's settings apart. A finished cell
     is read back from ``folder/cells`` where model, method, settings, judge and questions are the same. ``WordsError``
     before any work where a peer cannot run on the model, or two methods have one name.
@@ -191,7 +210,7 @@ def bench(
         items = pairs(world, name, direction, n, template=backbone.card.template, size=backbone.resolution, seed=seed)
         asked = _digest(backbone, items, judge)
         floors[f"{name}, {direction}"] = floor(backbone, items[:8])
-        for label, method in labelled.items():
+        for place, (label, method) in enumerate(labelled.items()):
             facts = {"method": label, "finding": name, "direction": direction}
             key = hashlib.sha256(f"{asked} {method.name} {method!r}".encode()).hexdigest()[:16]
             path = folder / "cells" / f"{stem(facts)}.json"
@@ -200,7 +219,10 @@ def bench(
                 row, picture = cell(backbone, method, items, judge, _from(progress, len(rows) * n, total))
                 Image.fromarray(picture).save(path.with_suffix(".png"))
                 _write(path, {"key": key} | row)
-            rows.append(facts | {k: v for k, v in row.items() if k != "key"})
+            row = facts | {k: v for k, v in row.items() if k != "key"}
+            rows.append(row | intervals(row["cases"]))
+            if place:
+                rows[-1] |= compared(rows[-1], rows[-1 - place])
             _from(progress, len(rows) * n, total)(0)
     lowest = {k: float(np.mean([f[k] for f in floors.values()])) for k in ("error_inside", "drift_outside")}
     return {"rows": rows, "floor": lowest | {"each": floors}}

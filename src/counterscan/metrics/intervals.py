@@ -74,6 +74,17 @@ def paired(a: ArrayLike, b: ArrayLike, patients: Sequence[Hashable], *, draws: i
     return Paired(interval(difference, patients, seed=seed), p)
 
 
+def combined(parts: Sequence[Interval]) -> Interval:
+    """The mean of independent means, such as those of several findings, each counting alike.
+
+    Its limits are recovered from theirs (MOVER; Zou and Donner 2008), and NaN where one of them has none.
+    """
+    means, lows, highs = np.array([(part.mean, part.low, part.high) for part in parts]).T
+    mean = float(means.mean())
+    down, up = (float(np.sqrt(np.square(limits - means).sum())) / len(parts) for limits in (lows, highs))
+    return Interval(mean, mean - down, mean + up, sum(p.n for p in parts), sum(p.patients for p in parts))
+
+
 def too_few(n: int, dimensions: int, score: float, limit: float | None) -> str | None:
     """Why a Fréchet distance of ``n`` images is not to be trusted, with the extrapolated value; ``None`` where it is.
 
