@@ -51,7 +51,7 @@ from counterscan.robustness.fit import as_images
 from counterscan.robustness.learning import auc, known_targets, membership, pixels, trained, worst_group_auc
 from counterscan.robustness.opening import Outputs, open_classifier
 from counterscan.robustness.stress import effects, ranked
-from counterscan.robustness.study import Seen, look
+from counterscan.robustness.study import Seen, look, stacked
 from counterscan.scale.openvino import open_backbone
 from counterscan.worlds import chest
 
@@ -258,12 +258,8 @@ def exactly(outputs: Outputs, rows: list[Row], name: str) -> Seen:
 
 def edited(outputs: Outputs, rows: list[Row], name: str, verb: str, backbone: Any, kept: Path) -> Seen:
     """Before and after the model's default edit and its null edit."""
-    path = kept.with_name(f"{kept.name}-{backbone.fingerprint[:12]}.json")
-    if not path.exists():
-        seen = look(outputs, [row["path"] for row in rows], {verb: [name]}, backbone)
-        with replacing(path) as draft:
-            draft.write_text(json.dumps({key: value.tolist() for key, value in asdict(seen).items()}))
-    return Seen(**{key: np.array(value, np.float32) for key, value in json.loads(path.read_text()).items()})
+    made = kept.with_name(f"{kept.name}-{backbone.fingerprint[:12]}.jsonl")
+    return stacked(look(outputs, rows, {verb: [name]}, backbone, made))
 
 
 def table(name: str, report: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,12 +12,14 @@ import torch
 from PIL import Image
 from tests.tables import write_manifest
 
+from counterscan.backbones.card import Card
 from counterscan.errors import DataError
 from counterscan.robustness.classifier import Classifier
 from counterscan.robustness.disentangle import entangled, entanglement, matrix, moved
 from counterscan.robustness.learning import calibration_error, learn
+from counterscan.robustness.opening import Outputs
 from counterscan.robustness.stress import Effect, effects, ranked, subgroups
-from counterscan.robustness.study import Seen
+from counterscan.robustness.study import Seen, look
 
 N = 40
 
@@ -175,6 +178,70 @@ def test_stress_and_disentangle_on_the_command_line(manifest, model, tmp_path, r
     table = out.splitlines()
     assert table[0].startswith("remove pacemaker: pacemaker ") and table[0].endswith(f"[{low:+.3f}, {high:+.3f}]")
     assert table[1].startswith(f"entanglement {result['entanglement']:.3f} [{least:.3f}, {most:.3f}], 4 images of 4")
+
+
+def test_a_bad_image_is_named_and_the_others_are_studied(manifest, model, tmp_path, run):
+    Classifier(["pacemaker"], size=32, width=8).save(tmp_path / "c", {"name": "untrained"})
+    rows = [{"path": manifest.parent / f"{i}.png", "sex": "F"} for i in range(3)]
+    rows.insert(1, {"path": tmp_path / "bad.png", "sex": "F"})
+    rows[1]["path"].write_bytes((manifest.parent / "3.png").read_bytes()[:200])
+    table = write_manifest(tmp_path, rows)
+    words = [tmp_path / "c", table, "--remove", "pacemaker", "--model", model, "--method", "sdedit", "--json"]
+    for command in ("stress", "disentangle"):
+        code, out, err = run([command, *words, "-o", tmp_path / command])
+        told = json.loads(out)
+        assert (code, told["n"], len(told["failed"])) == (1, 3, 1)
+        assert told["failed"][0].startswith(f"{tmp_path / 'bad.png'}: ") and told["failed"][0] in err
+    assert (tmp_path / "stress" / "report.html").read_text().count("<img") == 3
+    (tmp_path / "bad.png").write_bytes((manifest.parent / "3.png").read_bytes())
+    code, out, err = run(["stress", *words, "-o", tmp_path / "stress"])
+    assert (code, json.loads(out)["n"], json.loads(out)["failed"]) == (0, 4, []), err
+    (tmp_path / "bad.png").write_bytes(b"")
+    code, out, err = run(["stress", *words, "-n", 2, "--remove", "pleural effusion", "-o", tmp_path / "none"])
+    assert code == 1 and json.loads(out)["n"] == 1
+    for row in rows:
+        row["path"] = tmp_path / "bad.png"
+    code, _, err = run(["stress", words[0], write_manifest(tmp_path, rows), *words[2:], "-o", tmp_path / "all"])
+    assert code == 1 and "none of 4 images can be used; the first: " in err
+
+
+def test_a_stopped_study_goes_on(manifest, tmp_path, monkeypatch):
+    """Groups of two, of which the second run does those that the first did not finish, and that with a failure."""
+    from counterscan.imaging import read
+
+    asked: list[list[str]] = []
+
+    def edit(pictures, **_):
+        asked.append([picture.name for picture in pictures])
+        if len(asked) == stop:
+            raise KeyboardInterrupt
+        if any(picture.name == bad for picture in pictures):
+            raise RuntimeError("odd")
+        source = SimpleNamespace(source="as it is")
+        return [SimpleNamespace(factual=p, counterfactual=p, edit=source) for p in pictures]
+
+    monkeypatch.setattr("counterscan.editing.edit", edit)
+    monkeypatch.setattr("counterscan.robustness.study.GROUP", 2)
+    outputs = Outputs("mean", ("a",), 32, 1, lambda x: x.mean((1, 2, 3))[:, None])
+    backbone = SimpleNamespace(fingerprint="f", card=Card("m"))
+    rows = [{"path": manifest.parent / f"{i}.png"} for i in range(6)]
+
+    def told():
+        asked.clear()
+        return look(outputs, rows, {"remove": ["a"]}, backbone, tmp_path / "looked.jsonl")
+
+    stop, bad = 8, "0.png"  # in the third group; the first was tried again image by image
+    with pytest.raises(KeyboardInterrupt):
+        told()
+    stop, bad = 0, ""
+    whole = told()
+    assert asked == [[f"{i}.png", f"{i + 1}.png"] for i in (0, 0, 4, 4)]  # an edit and a null edit
+    assert told() == whole and asked == []
+    assert [row["before"] for row in whole] == [
+        pytest.approx([float(np.mean(read(row["path"]).unit()))], abs=0.02) for row in rows
+    ]
+    look(outputs, rows[:1], {"add": ["a"]}, backbone, tmp_path / "looked.jsonl")
+    assert asked  # another edit is another study
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")

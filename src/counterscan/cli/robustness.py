@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from counterscan.cli.output import emit, folder_for, progress, write_run
-from counterscan.errors import WordsError
+from counterscan.cli.output import complain, emit, folder_for, progress, write_run
+from counterscan.errors import DataError, WordsError
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")]
 Manifest = Annotated[Path, typer.Argument(help="A table of images: CSV or Parquet with a column 'path'.")]
@@ -48,33 +48,38 @@ def stress(
     offline: Offline = False,
     as_json: AsJson = False,
 ) -> None:
-    """How every output of a classifier moves under edits of one thing, overall and by subgroup, ranked.
+    """How every output of a classifier moves under edits of one thing, overall and by subgroup, ranked. Goes on where it
+    stopped.
 
     Example: counterscan stress chest-nih-judge manifest.csv --remove "support devices" -o stress
     """
-    from counterscan.robustness.report import stress_page
+    from counterscan.robustness.report import save_view, stress_page
     from counterscan.robustness.stress import effects, ranked, subgroups
-    from counterscan.robustness.study import look, patients, read_table
+    from counterscan.robustness.study import patients, read_table, stacked
 
     folder, outputs = folder_for(output), _open(classifier, labels, size, channels)
     backbone = _load(model, offline)
     asked = _asked(remove, add, backbone, method)
-    rows = read_table(manifest)[:count]
-    folder.mkdir(parents=True, exist_ok=True)
-    found, shown = [], {}
-    for name, request in asked.items():
-        kept: dict[int, Any] = {}
-        with progress(name) as tell:
-            paths = [row["path"] for row in rows]
-            seen = look(
-                outputs, paths, request, backbone, method=method, seed=seed, keep=kept.__setitem__, progress=tell
-            )
-        found += effects(
-            name, outputs.labels, seen.before, seen.after, seen.null, patients(rows), subgroups(rows), seed
-        )
-        shown[name] = (seen, {i: _view(r) for i, r in kept.items()})
+
+    def view(key: str) -> Path:
+        return folder / "views" / f"{key}.png"
+
+    rows, looked, failed = _look(
+        read_table(manifest)[:count], asked, outputs, backbone, folder / "stress.jsonl",
+        method=method, seed=seed, keep=lambda key, result: save_view(result, view(key)),
+    )  # fmt: skip
+    found, shown, owners, groups = [], {}, patients(rows), subgroups(rows)
+    for name, some in looked.items():
+        seen = stacked(some)
+        found += effects(name, outputs.labels, seen.before, seen.after, seen.null, owners, groups, seed)
+        shown[name] = seen, [view(one["key"]) for one in some]
     order = ranked(found)
-    summary: dict[str, Any] = {"classifier": outputs.name, "model": backbone.card.name, "n": len(rows)}
+    summary: dict[str, Any] = {
+        "classifier": outputs.name,
+        "model": backbone.card.name,
+        "n": len(rows),
+        "failed": failed,
+    }
     summary |= {"ranked": [asdict(r) | {"distinct": r.distinct} for r in order], "effects": [asdict(r) for r in found]}
     stress_page(order, found, outputs.labels, shown, folder)
     settings = {"classifier": classifier, "manifest": manifest, "edits": list(asked), "method": method, "seed": seed}
@@ -82,7 +87,7 @@ def stress(
     lines = [
         f"{r.edit}: {r.output} {r.change:+.3f} [{r.low:+.3f}, {r.high:+.3f}], null {r.null:+.3f}" for r in order[:12]
     ]
-    emit(summary, as_json, "\n".join(lines))
+    _finish(summary, as_json, lines)
 
 
 def disentangle(
@@ -101,14 +106,15 @@ def disentangle(
     offline: Offline = False,
     as_json: AsJson = False,
 ) -> None:
-    """The matrix of edits and outputs: what else moves when one thing is edited, and how tangled that is.
+    """The matrix of edits and outputs: what else moves when one thing is edited, and how tangled that is. Goes on where it
+    stopped.
 
     Example: counterscan disentangle chest-world-judge manifest.csv --remove pacemaker --remove cardiomegaly -o out
     """
     from counterscan.robustness.disentangle import entangled, matrix, moved
     from counterscan.robustness.report import heat_map
     from counterscan.robustness.stress import effects
-    from counterscan.robustness.study import look, patients, read_table
+    from counterscan.robustness.study import patients, read_table, stacked
 
     folder, outputs = folder_for(output), _open(classifier, labels, size, channels)
     backbone = _load(model, offline)
@@ -119,24 +125,25 @@ def disentangle(
         raise WordsError(
             f"{unknown[0]!r} aims at no output of {outputs.name}: its outputs are {', '.join(outputs.labels)}"
         )
-    rows, all_seen, found = read_table(manifest)[:count], [], []
-    owners = patients(rows)
-    for name, request in asked.items():
-        with progress(name) as tell:
-            seen = look(outputs, [r["path"] for r in rows], request, backbone, method=method, seed=seed, progress=tell)
-        all_seen.append(seen)
-        found += effects(name, outputs.labels, seen.before, seen.after, seen.null, owners, {}, seed)
+    rows, looked, failed = _look(
+        read_table(manifest)[:count], asked, outputs, backbone, folder / "disentangle.jsonl", method=method, seed=seed
+    )
+    all_seen, owners = [stacked(some) for some in looked.values()], patients(rows)
+    found = [
+        effect
+        for name, seen in zip(asked, all_seen, strict=True)
+        for effect in effects(name, outputs.labels, seen.before, seen.after, seen.null, owners, {}, seed)
+    ]
     aims = list(dict.fromkeys(targets))
     change = moved(all_seen, [outputs.labels.index(aim) for aim in aims])
     cells = matrix(change, owners, seed)
     score = entangled(change, [aims.index(target) for target in targets], owners, seed)
-    folder.mkdir(parents=True, exist_ok=True)
     caption = f"entanglement {score}, {score.n} images of {score.patients} patients"
     heat_map(change.mean(0), list(asked), aims, folder / "matrix.png", caption)
     summary: dict[str, Any] = {"edits": list(asked), "outputs": aims, "matrix": change.mean(0).tolist()}
     summary |= {"matrix_interval": [[[cell.low, cell.high] for cell in line] for line in cells]}
     summary |= {"entanglement": score.mean, "entanglement_interval": [score.low, score.high]}
-    summary |= {"n": len(rows), "patients": score.patients}
+    summary |= {"n": len(rows), "patients": score.patients, "failed": failed}
     summary |= {"classifier": outputs.name, "model": backbone.card.name, "effects": [asdict(r) for r in found]}
     settings = {"classifier": classifier, "manifest": manifest, "method": method, "seed": seed}
     write_run(folder, "disentangle", settings, summary, [backbone])
@@ -145,7 +152,7 @@ def disentangle(
         for name, line in zip(asked, cells, strict=True)
         for aim, cell in zip(aims, line, strict=True)
     ]
-    emit(summary, as_json, "\n".join([*lines, caption, f"heat map in {folder / 'matrix.png'}"]))
+    _finish(summary, as_json, [*lines, caption, f"heat map in {folder / 'matrix.png'}"])
 
 
 def augment(
@@ -298,12 +305,27 @@ def _asked(
     return asked
 
 
-def _view(result: Any) -> tuple[Any, Any]:
-    """Small grey views of factual and counterfactual, uint8."""
-    from counterscan.imaging import fit
+def _look(
+    table: list[Any], asked: dict[str, Any], outputs: Any, backbone: Any, made: Path, **how: Any
+) -> tuple[list[Any], dict[str, list[Any]], list[str]]:
+    """The rows whose images could be edited in every way, by edit what was seen of these, and what is wrong with the others."""
+    from counterscan.robustness.study import look
 
-    def small(picture: Any) -> Any:
-        square, _ = fit(picture.unit(), 192)
-        return ((square if square.ndim == 2 else square.mean(axis=2)) * 255).round().astype("uint8")
+    looked = {}
+    for name, request in asked.items():
+        with progress(name) as tell:
+            looked[name] = look(outputs, table, request, backbone, made, **how, progress=tell)
+    wrong = [next((one["error"] for one in some if "error" in one), "") for some in zip(*looked.values(), strict=True)]
+    good, failed = [i for i, reason in enumerate(wrong) if not reason], [reason for reason in wrong if reason]
+    if not good:
+        raise DataError(f"none of {len(table)} images can be used{f'; the first: {failed[0]}' if failed else ''}")
+    return [table[i] for i in good], {name: [some[i] for i in good] for name, some in looked.items()}, failed
 
-    return small(result.factual), small(result.counterfactual)
+
+def _finish(summary: dict[str, Any], as_json: bool, lines: list[str]) -> None:
+    """Name what failed, and print; fails where images failed."""
+    for reason in summary["failed"]:
+        complain(reason)
+    emit(summary, as_json, "\n".join(lines))
+    if summary["failed"]:
+        raise typer.Exit(1)

@@ -4,29 +4,41 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from counterscan.imaging.files import replacing
 from counterscan.robustness.stress import Effect
 
+if TYPE_CHECKING:
+    from counterscan.result import Counterfactual
+    from counterscan.robustness.study import Seen
+
 FLIPS = 6  # pictures an edit
+SIDE = 192  # pixels of a picture
 STYLE = """body{background:#0b0e13;color:#d5dce5;font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;
 padding:0 1rem}table{border-collapse:collapse;width:100%;font-size:.88rem}
 td,th{padding:.25rem .6rem;border-bottom:1px solid #232b37;text-align:right}td:first-child,td:nth-child(2),td:nth-child(3),
-th:first-child,th:nth-child(2),th:nth-child(3){text-align:left}img{width:192px}figure{display:inline-block;margin:.4rem}
+th:first-child,th:nth-child(2),th:nth-child(3){text-align:left}img{width:384px}figure{display:inline-block;margin:.4rem}
 .strong{color:#ff8c40;font-weight:600}.dim{color:#8b98a8}"""
 
 
 def stress_page(
-    order: Sequence[Effect], rows: Sequence[Effect], labels: Sequence[str], shown: Mapping[str, Any], folder: Path
+    order: Sequence[Effect],
+    rows: Sequence[Effect],
+    labels: Sequence[str],
+    shown: Mapping[str, tuple[Seen, Sequence[Path]]],
+    folder: Path,
 ) -> Path:
-    """``report.html``: the ranking, the subgroups, and pictures of the decisions that turned the most."""
+    """``report.html``: the ranking, the subgroups, and pictures of the decisions that turned the most.
+
+    ``shown`` are what was seen under each edit, and the files that :func:`save_view` wrote of these images.
+    """
     columns = ("edit", "output", "group", "n", "change", "95 %", "null edit", "flips")
     head = "<tr>" + "".join(f"<th>{column}</th>" for column in columns) + "</tr>"
     groups = [r for r in rows if r.group != "all" and r.distinct]
@@ -51,24 +63,30 @@ def _line(r: Effect) -> str:
     return f'<tr class="{"strong" if r.distinct else ""}">{cells}</tr>'
 
 
-def _flips(name: str, labels: Sequence[str], seen: Any, views: Mapping[int, tuple[Any, Any]]) -> str:
+def _flips(name: str, labels: Sequence[str], seen: Seen, views: Sequence[Path]) -> str:
     moved = seen.after - seen.before
     order = np.argsort(-np.abs(moved).max(axis=1))[:FLIPS]
     parts = []
     for i in order:
         k = int(np.abs(moved[i]).argmax())
-        words = f"{labels[k]} {seen.before[i, k]:.2f} → {seen.after[i, k]:.2f}"
-        images = "".join(f'<img alt="{html.escape(words)}" src="{_png(view)}">' for view in views[int(i)])
-        parts.append(f"<figure>{images}<figcaption>{html.escape(words)}</figcaption></figure>")
+        words = html.escape(f"{labels[k]} {seen.before[i, k]:.2f} → {seen.after[i, k]:.2f}")
+        data = base64.b64encode(views[i].read_bytes()).decode()
+        image = f'<img alt="{words}" src="data:image/png;base64,{data}">'
+        parts.append(f"<figure>{image}<figcaption>{words}</figcaption></figure>")
     return f"<h3>{html.escape(name)}</h3>{''.join(parts)}"
 
 
-def _png(pixels: NDArray[np.uint8]) -> str:
+def save_view(result: Counterfactual, path: Path) -> None:
+    """A small grey view of factual and counterfactual, side by side, for :func:`stress_page`."""
     from PIL import Image
 
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    from counterscan.imaging import fit
+
+    squares = [fit(picture.unit(), SIDE)[0] for picture in (result.factual, result.counterfactual)]
+    both = np.hstack([square if square.ndim == 2 else square.mean(2) for square in squares])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as draft:
+        Image.fromarray((both * 255).round().astype(np.uint8)).save(draft, "PNG")
 
 
 def heat_map(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from counterscan.data.manifest import CONTRAST
-from counterscan.errors import DataError
+from counterscan.errors import CounterscanError, DataError, ModelError, WordsError
+from counterscan.methods import suited
+from counterscan.robustness import ledger
 
 if TYPE_CHECKING:
     from counterscan.backbones.base import Backbone
     from counterscan.result import Counterfactual
     from counterscan.robustness.opening import Outputs
 
-GROUP = 8  # images edited at a time: few enough that memory stays flat
+GROUP = 8  # images edited at a time, few enough that memory stays flat; always the same, so that a resumed run says the same
+Looked = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -62,31 +67,80 @@ def patients(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def look(
     outputs: Outputs,
-    paths: Sequence[Path],
+    rows: Sequence[Mapping[str, Any]],
     request: Mapping[str, Any],
     backbone: Backbone,
+    made: Path,
     *,
     method: str | None = None,
     seed: int = 0,
-    keep: Callable[[int, Counterfactual], None] = lambda index, result: None,
+    keep: Callable[[str, Counterfactual], None] = lambda key, result: None,
     progress: Callable[[int, int], None] | None = None,
-) -> Seen:
-    """Edit every image, and edit it with nothing asked; ``keep(index, counterfactual)`` sees each result once."""
-    from counterscan.editing import edit
+) -> list[Looked]:
+    """Edit every image, edit it with nothing asked, and ask the classifier: a row each of ``key``, ``before``, ``after`` and
+    ``null``, or of ``key`` and ``error`` where that could not be done.
 
-    parts: list[tuple[NDArray[np.float32], ...]] = []
-    for start in range(0, len(paths), GROUP):
-        group = list(paths[start : start + GROUP])
-        changed = edit(group, **request, method=method, model=backbone, seed=seed)
-        same = changed[0].edit.source
-        idle = edit(group, source=same, target=same, method=method, model=backbone, seed=seed)
-        for i, result in enumerate(changed):
-            keep(start + i, result)
-        views = [[r.factual for r in changed], [r.counterfactual for r in changed], [r.counterfactual for r in idle]]
-        parts.append(tuple(np.concatenate([probabilities(outputs, picture) for picture in some]) for some in views))
-        if progress is not None:
-            progress(start + len(group), len(paths))
-    return Seen(*(np.concatenate([part[k] for part in parts]) for k in range(3)))
+    Goes on where it stopped: a group of images that is whole in the file ``made``, without failures, is not done again.
+    ``keep(key, counterfactual)`` sees each new result.
+    """
+    how = outputs.fingerprint, backbone.fingerprint, suited(backbone.card, method), sorted(request.items()), seed
+    keys = [ledger.key(how, str(row["path"])) for row in rows]
+    ask = partial(_ask, outputs, request, {"method": method, "model": backbone, "seed": seed}, keep)
+    made.parent.mkdir(parents=True, exist_ok=True)
+    done = ledger.read(made)
+    with made.open("a", encoding="utf-8") as file:
+        for start in range(0, len(rows), GROUP):
+            group = list(zip(keys, rows, strict=True))[start : start + GROUP]
+            if not all(key in done and "error" not in done[key] for key, _ in group):
+                for row in _singly(ask, group):
+                    done[row["key"]] = row
+                    file.write(json.dumps(row) + "\n")
+                file.flush()
+            if progress is not None:
+                progress(start + len(group), len(rows))
+    return [done[key] for key in keys]
+
+
+def stacked(looked: Sequence[Looked]) -> Seen:
+    """What was seen of images none of which failed."""
+    return Seen(*(np.array([row[name] for row in looked], np.float32) for name in ("before", "after", "null")))
+
+
+def _ask(
+    outputs: Outputs,
+    request: Mapping[str, Any],
+    how: Mapping[str, Any],
+    keep: Callable[[str, Counterfactual], None],
+    group: Sequence[tuple[str, Mapping[str, Any]]],
+) -> list[Looked]:
+    """The rows of a group of images, all edited at once."""
+    from counterscan.editing import edit
+    from counterscan.imaging import read
+
+    pictures = [read(row["path"]) for _, row in group]
+    changed = edit(pictures, **request, **how)
+    same = changed[0].edit.source
+    idle = edit(pictures, source=same, target=same, **how)
+    rows = []
+    for (key, _), result, null in zip(group, changed, idle, strict=True):
+        keep(key, result)
+        views = {"before": result.factual, "after": result.counterfactual, "null": null.counterfactual}
+        rows.append({"key": key} | {name: probabilities(outputs, view)[0].tolist() for name, view in views.items()})
+    return rows
+
+
+def _singly(ask: Callable[[Any], list[Looked]], group: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Looked]:
+    """The rows of a group. Where that fails each image is tried alone, so that only the guilty one fails."""
+    try:
+        return ask(group)
+    except (WordsError, ModelError):  # no other image would fare better
+        raise
+    except Exception as error:  # whatever is wrong with this image, the others are still to be done
+        if len(group) > 1:
+            return [row for one in group for row in _singly(ask, [one])]
+        key, path = group[0][0], Path(group[0][1]["path"])
+        text = str(error) if isinstance(error, CounterscanError | OSError) else f"{type(error).__name__}: {error}"
+        return [{"key": key, "error": f"{path}: {text.removeprefix(f'{path.name}: ')}"}]
 
 
 def probabilities(outputs: Outputs, picture: Any) -> NDArray[np.float32]:
