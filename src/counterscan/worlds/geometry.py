@@ -76,12 +76,14 @@ def ellipsoid(
 
 
 def spline(points: Sequence[Any], n: int = 64) -> NDArray[np.float64]:
-    """A Catmull-Rom curve through the control points (K, 2), resampled to ``n`` points (n, 2)."""
+    """A Catmull-Rom curve through the control points (K, 2), resampled to ``n`` points (n, 2); or, with more axes, through
+    control points (K, ..., 2) to (n, ..., 2).
+    """
     p = np.asarray(points, float)
     p = np.concatenate([2 * p[:1] - p[1:2], p, 2 * p[-1:] - p[-2:-1]])
     t = np.linspace(0, len(p) - 3, n)
     i = np.minimum(t.astype(int), len(p) - 4)
-    f = (t - i)[:, None]
+    f = (t - i).reshape(-1, *[1] * (p.ndim - 1))
     a, b, c, d = p[i], p[i + 1], p[i + 2], p[i + 3]
     return 0.5 * (2 * b + (c - a) * f + (2 * a - 5 * b + 4 * c - d) * f**2 + (3 * b - 3 * c + d - a) * f**3)
 
@@ -89,29 +91,43 @@ def spline(points: Sequence[Any], n: int = 64) -> NDArray[np.float64]:
 def tube(
     frame: Frame, out: Array, path: NDArray[np.floating], radius: float | NDArray[np.floating], hollow: float = 0.0
 ) -> None:
-    """Write the chord of a tube along ``path`` (N, 2) into ``out`` by maximum; ``hollow`` in [0, 1) is the lumen's share.
+    """Write the chord of a tube along ``path`` (N, 2), or of K of them (K, N, 2), into ``out`` by maximum; ``hollow`` in [0, 1)
+    is the lumen's share.
 
     The radius may taper along the path. Tubes thinner than a pixel keep their integral: they are drawn one pixel wide
     with a proportionally shorter chord, so that a thin lead looks alike at every resolution.
     """
     pixel = 2 / (frame.size * frame.zoom)
-    step = np.hypot(*np.diff(path, axis=0).T)
-    arc = np.concatenate([[0], np.cumsum(step)])
-    n = max(int(arc[-1] / (0.5 * pixel)), 2)
-    at = np.linspace(0, arc[-1], n)
-    centre = np.stack([np.interp(at, arc, path[:, 0]), np.interp(at, arc, path[:, 1])], 1)
-    r = np.interp(at, arc, np.broadcast_to(radius, arc.shape)) / pixel
+    paths = path.reshape(-1, *path.shape[-2:])
+    along = np.concatenate([paths, np.broadcast_to(radius, paths.shape[:-1])[..., None]], -1)
+    points = _resample(along, 0.5 * pixel)
+    r = points[:, 2] / pixel
     wide = np.maximum(r, 0.9)
-    xy = frame.pixels(centre)
+    xy = frame.pixels(points[:, :2])
     reach = int(np.ceil(wide.max()))
-    offset = np.stack(np.meshgrid(np.arange(-reach, reach + 1), np.arange(-reach, reach + 1)), -1).reshape(-1, 2)
-    cell = np.round(xy).astype(int)[:, None] + offset
-    d2 = ((cell - xy[:, None]) ** 2).sum(-1)
-    outer = np.sqrt(np.clip(wide[:, None] ** 2 - d2, 0, None))
-    inner = np.sqrt(np.clip((hollow * wide[:, None]) ** 2 - d2, 0, None)) if hollow else 0.0
-    chord = 2 * pixel * (outer - inner) * (np.minimum(r, 0.9) / 0.9)[:, None] ** 2
-    ok = ((cell >= 0) & (cell < frame.size)).all(-1) & (chord > 0)
-    np.maximum.at(out, (cell[..., 1][ok], cell[..., 0][ok]), chord[ok].astype(np.float32))
+    cell = np.round(xy).astype(int)[..., None] + np.arange(-reach, reach + 1)
+    dx2, dy2 = ((cell - xy[..., None]) ** 2).swapaxes(0, 1)
+    d2 = dy2[:, :, None] + dx2[:, None]
+    outer = np.sqrt(np.clip(wide[:, None, None] ** 2 - d2, 0, None))
+    inner = np.sqrt(np.clip((hollow * wide[:, None, None]) ** 2 - d2, 0, None)) if hollow else 0.0
+    chord = 2 * pixel * (outer - inner) * (np.minimum(r, 0.9) / 0.9)[:, None, None] ** 2
+    inside = (cell >= 0) & (cell < frame.size)
+    ok = inside[:, 1, :, None] & inside[:, 0, None] & (chord > 0)
+    at = cell[:, 1, :, None] * frame.size + cell[:, 0, None]
+    np.maximum.at(out.reshape(-1), at[ok], chord[ok].astype(np.float32))
+
+
+def _resample(paths: NDArray[np.floating], step: float) -> NDArray[np.float64]:
+    """Points (P, C) about ``step`` apart on K polylines (K, N, C), whose first two coordinates measure the way."""
+    length = np.hypot(*np.diff(paths[..., :2], axis=1).transpose(2, 0, 1))
+    arc = np.concatenate([np.zeros((len(paths), 1)), np.cumsum(length, 1)], 1)
+    n = np.maximum((arc[:, -1] / step).astype(int), 2)
+    k = np.repeat(np.arange(len(paths)), n)
+    j = np.arange(len(k)) - np.repeat(np.cumsum(n) - n, n)
+    at = j * (arc[:, -1] / (n - 1))[k]
+    i = (at[:, None] >= arc[k, 1:-1]).sum(1)
+    share = (at - arc[k, i]) / (arc[k, i + 1] - arc[k, i])
+    return paths[k, i] + share[:, None] * (paths[k, i + 1] - paths[k, i])
 
 
 def smooth_noise(rng: np.random.Generator, u: Array, v: Array, cells: int) -> Array:
