@@ -82,3 +82,4 @@ def test_a_data_set_has_one_file_a_contrast_and_lesion_masks(tmp_path):
         assert bool(row["mask"]) <= sick
         assert not row["mask"] or np.asarray(Image.open(tmp_path / row["mask"])).max() == 255
     assert any(row["mask"] for row in rows)
+    assert {row["sex"] for row in rows} <= {"female", "male"}  # a manifest's words

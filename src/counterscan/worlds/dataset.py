@@ -47,7 +47,7 @@ def write_world(
         )
         split = "train" if i % 10 < 8 else "val" if i % 10 == 8 else "test"
         facts = {"path": files.pop("path"), "patient": f"W{i:06d}", "caption": case.caption, "split": split}
-        facts |= {"view": case.view, "age": str(getattr(case, "age", "")), "sex": getattr(case, "sex", "")[:1].upper()}
+        facts |= {"view": case.view, "age": str(getattr(case, "age", "")), "sex": getattr(case, "sex", "")}
         present = {f: str(int(f in case.findings)) for f in world.FINDINGS}
         said = {"prompts": " || ".join(case.prompts)} if hasattr(case, "prompts") else {}
         rows.append(facts | present | {"mask": files.pop("mask", ""), "seed": f"{seed}:{i}"} | files | said)
