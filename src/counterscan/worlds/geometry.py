@@ -75,7 +75,7 @@ def ellipsoid(
     return window, (2 * depth * np.sqrt(np.clip(1 - level, 0, 1))).astype(np.float32)
 
 
-def spline(points: Sequence[Any], n: int = 64) -> NDArray[np.float64]:
+def spline(points: Sequence[Any] | NDArray[np.floating], n: int = 64) -> NDArray[np.float64]:
     """A Catmull-Rom curve through the control points (K, 2), resampled to ``n`` points (n, 2); or, with more axes, through
     control points (K, ..., 2) to (n, ..., 2).
     """
