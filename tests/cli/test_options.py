@@ -1,4 +1,4 @@
-"""Options that several commands share: settings of a method."""
+"""Options that several commands share: settings of a method, device and dtype."""
 
 from __future__ import annotations
 
@@ -6,9 +6,19 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tests.cli.test_cli import run
 from tests.models import tiny
+
+from counterscan.errors import WordsError
+
+COMMANDS = (
+    ["edit", "none.png", "--remove", "pacemaker"],
+    ["attribute", "none.png", "--finding", "pacemaker"],
+    ["generate", "a chest"],
+    ["bench"],
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +53,35 @@ def test_rows_of_a_bench_go_by_the_full_spelling(model, tmp_path):
     rows = json.loads(result.stdout)["rows"]
     assert [row["method"] for row in rows if row["direction"] == "add"] == names
     assert rows[0]["evaluations"] == 4 and names[0] in (tmp_path / "results.md").read_text()
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda words: words[0])
+def test_every_command_opens_its_model_where_and_as_asked(command, model, tmp_path, monkeypatch):
+    def load(name, **asked):
+        raise WordsError(f"{asked['device']} {asked['dtype']}")
+
+    words = [*command, "--model", model, "-o", tmp_path / "out"]
+    for wrong, says in (("--device=tpu", "known are cpu, openvino and cuda"), ("--device=cuda:x", "no device 'cuda:x'"),
+                        ("--dtype=int8", "no dtype 'int8': known are float32, bfloat16, float16")):  # fmt: skip
+        _, code, said = run(*words, wrong)
+        assert code == 2 and says in said and said.count("\n") <= 1
+    monkeypatch.setattr("counterscan.backbones.load", load)
+    assert run(*words, "--dtype", "bfloat16")[2] == "cpu torch.bfloat16"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert run(*words, "--device", "cuda:1")[2] == "cuda:1 torch.float32"
+    _, code, said = run(*words, "--device", "cuda:2")
+    assert code == 1 and "no such GPU" in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_edits(dtype, model, image, tmp_path):
+    words = ["edit", image, "--remove", "pacemaker", "--method", "ddim:steps=2", "--model", model, "--json"]
+    pictures = []
+    for name in (dtype, "float32"):
+        result, code, said = run(*words, "-o", tmp_path / name, "--dtype", name)
+        assert code == 0, said
+        file = json.loads(result.stdout)["items"][0]["counterfactual"]
+        pictures.append(np.asarray(Image.open(tmp_path / name / file)).astype(int))
+    assert np.abs(pictures[0] - pictures[1]).mean() < 2
+    assert json.loads((tmp_path / dtype / "run.json").read_text())["settings"]["dtype"] == dtype

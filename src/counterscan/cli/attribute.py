@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from counterscan.cli.output import Report, each, emit, folder_for, progress, write_run
+from counterscan.cli.output import Device, Dtype, Report, each, emit, folder_for, progress, write_run
 from counterscan.errors import DataError, WordsError
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def attribute(
     formats: Annotated[
         list[str] | None, typer.Option("--format", help="png, nifti or dicom-seg; may be repeated.")
     ] = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
     offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -55,13 +57,14 @@ def attribute(
     """
     import counterscan
     from counterscan.attribution.maps import check_formats
+    from counterscan.scale.openvino import open_backbone
 
     folder, formats = folder_for(output), list(dict.fromkeys(formats or ["png"]))
     check_formats(formats)
     if rate is not None and calibration is None:
         raise WordsError("--rate is promised by a calibration; give --calibration with images without the finding")
     share = RATE if rate is None else rate
-    backbone = counterscan.load(model, offline=offline)
+    backbone = open_backbone(model, device, dtype=dtype, offline=offline)
     tried: list[str | None] = [*method] if method else [None]
     for one in tried:
         counterscan.edit([], remove=[finding], method=one, model=backbone)  # refuses wrong words before any work

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from counterscan.cli.output import emit, folder_for, progress, write_run
+from counterscan.cli.output import Device, Dtype, emit, folder_for, progress, write_run
 
 JUDGES = {"chest": "chest-world-judge"}
 
@@ -27,6 +27,8 @@ def bench(
         str | None, typer.Option(help="Comma-separated; all that model and world share otherwise.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=99, help="Another seed asks about other cases.")] = 0,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
     offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -34,16 +36,16 @@ def bench(
 
     Example: counterscan bench --model chest-world --methods flow-edit,ddim:steps=50,diffusers:img2img -n 8 -o bench
     """
-    import counterscan
     from counterscan.bench import report
     from counterscan.bench.run import bench as run
     from counterscan.methods import listed
     from counterscan.robustness.classifier import Classifier
+    from counterscan.scale.openvino import open_backbone
 
     folder, names = folder_for(output), listed(methods or "")
     for name in names:
         _method(name)  # refuses wrong words before the model is opened
-    backbone = counterscan.load(model, offline=offline)
+    backbone = open_backbone(model, device, dtype=dtype, offline=offline)
     chosen = {name: _method(name, backbone.card) for name in names or [backbone.card.default_method]}
     judge = Classifier.load(JUDGES[world]) if world in JUDGES else None
     told = {name: repr(method) for name, method in chosen.items()}

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from counterscan.cli.output import Report, each, emit, folder_for, write_run
+from counterscan.cli.output import Device, Dtype, Report, each, emit, folder_for, write_run
 
 KEYS = ("image", "counterfactual", "difference", "mask")  # the files of an item; scripts rely on these names
 
@@ -44,6 +44,8 @@ def edit(
     labels: Annotated[
         str | None, typer.Option(help="Names of the outputs, comma-separated, of a foreign selector or judge.")
     ] = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
     offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -53,11 +55,12 @@ def edit(
     Example: counterscan edit chest.png --remove pacemaker --until 0.9 --selector my-classifier -o out
     """
     import counterscan
+    from counterscan.scale.openvino import open_backbone
 
     folder = folder_for(output)
     if region and mask:
         raise typer.BadParameter("give --region or --mask, not both")
-    backbone = counterscan.load(model, offline=offline)
+    backbone = open_backbone(model, device, dtype=dtype, offline=offline)
     request: dict[str, Any] = {"remove": remove or [], "add": add or [], "source": source, "target": target}
     request |= {"instruct": instruct, "region": region, "mask": mask, "keep": keep or []}
     counterscan.edit([], **request, method=method, model=backbone)  # refuses wrong words before any image is opened

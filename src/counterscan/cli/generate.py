@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from counterscan.cli.output import emit, folder_for, progress, write_run
+from counterscan.cli.output import Device, Dtype, emit, folder_for, progress, write_run
 
 
 def generate(
@@ -18,6 +18,8 @@ def generate(
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Image i has seed SEED + i.")] = 0,
     steps: Annotated[int, typer.Option(min=1, max=1000, help="Sampling steps.")] = 30,
     guidance: Annotated[float, typer.Option(min=0, max=100, help="How closely to follow the prompt; 1 = plainly.")] = 2,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
     offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -27,9 +29,10 @@ def generate(
     """
     import counterscan
     from counterscan.imaging import write
+    from counterscan.scale.openvino import open_backbone
 
     folder = folder_for(output)
-    backbone = counterscan.load(model, offline=offline)
+    backbone = open_backbone(model, device, dtype=dtype, offline=offline)
     settings: dict[str, Any] = {"n": count, "steps": steps, "guidance": guidance, "seed": seed}
     with progress("generating") as report:
         pictures = counterscan.generate(prompt, **settings, model=backbone, progress=report)

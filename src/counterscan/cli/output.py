@@ -1,4 +1,4 @@
-"""What the commands share: progress on stderr, one JSON object on stdout, run.json, one-line errors."""
+"""What the commands share: options, progress on stderr, one JSON object on stdout, run.json, one-line errors."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from counterscan.errors import WordsError
 
+Device = Annotated[str, typer.Option(help="Where the model runs: cpu, openvino (a faster cpu) or cuda, also cuda:1.")]
+Dtype = Annotated[str, typer.Option(help="What it computes in: float32, or bfloat16 or float16, half the memory.")]
 Report = Callable[[int, int], None]
 log = logging.getLogger("counterscan.cli")
 

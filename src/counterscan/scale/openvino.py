@@ -6,6 +6,7 @@ trace. Methods that look inside the network (attention) or differentiate through
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from counterscan.diffusion import Schedule
 
 ROWS = 2  # of the example that is traced: with one, a trace may take the 1 for a constant
+DTYPES = ("float32", "bfloat16", "float16")
 SETTINGS = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}  # the default may be bfloat16
 
 
@@ -128,18 +130,22 @@ class OpenVino:
         return self._core.compile_model(_trace(function, inputs), "CPU", settings)
 
 
-def open_backbone(model: str | Path, device: str = "cpu", *, offline: bool = False) -> Backbone:
-    """``counterscan.load`` on a device: ``cpu``, ``openvino`` (that is the CPU too) or ``cuda``, also ``cuda:1``."""
+def open_backbone(model: str | Path, device: str = "cpu", *, dtype: str = "float32", offline: bool = False) -> Backbone:
+    """``counterscan.load`` on a device (``cpu``, ``openvino``, that is the CPU too, or ``cuda``, also ``cuda:1``), computing
+    in one of ``DTYPES``.
+    """
     from counterscan.backbones import load
 
-    kind = device.partition(":")[0]
-    if kind not in ("cpu", "cuda", "openvino"):
-        raise WordsError(f"no device {device!r}: known are cpu, openvino and cuda")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ModelError(f"{device}: torch sees no GPU here; use the device cpu or openvino")
-    if kind != "openvino":
-        return load(model, device=device, offline=offline)
-    return OpenVino(load(model, offline=offline))
+    kind, _, number = device.partition(":")
+    if not re.fullmatch(r"cpu|openvino|cuda(:\d+)?", device):
+        raise WordsError(f"no device {device!r}: known are cpu, openvino and cuda, also as cuda:1")
+    if dtype not in DTYPES:
+        raise WordsError(f"no dtype {dtype!r}: known are {', '.join(DTYPES)}")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise ModelError(f"{device}: torch sees no such GPU here; use the device cpu or openvino")
+    if kind == "openvino":
+        return OpenVino(load(model, dtype=getattr(torch, dtype), offline=offline))
+    return load(model, device=device, dtype=getattr(torch, dtype), offline=offline)
 
 
 class _Traced(torch.nn.Module):
