@@ -117,7 +117,7 @@ class Counterfactual:
             files, folder = record["files"], path.parent
             low, high = record["window"]  # a reader that estimates the window from the pixels would find two
             return Counterfactual(
-                factual=replace(read(folder / files["image"]), low=low, high=high),
+                factual=replace(read(folder / files["image"], slice_index=record.get("slice")), low=low, high=high),
                 counterfactual=replace(read(folder / files["counterfactual"]), low=low, high=high),
                 difference=_read_difference(folder / files["difference"]),
                 mask=_read_mask(folder / files["mask"]),
@@ -136,6 +136,7 @@ class Counterfactual:
         request = self.edit
         return {key: getattr(self, key) for key in _PLAIN} | {
             "settings": dict(self.settings),
+            "slice": self.factual.slice_index,
             "window": [self.factual.low, self.factual.high],
             "edit": {
                 "source": request.source,

@@ -1,9 +1,10 @@
-"""Options that several commands share: settings of a method, device and dtype."""
+"""Options that several commands share: settings of a method, device and dtype, and the slice of a volume."""
 
 from __future__ import annotations
 
 import json
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,7 @@ from tests.cli.test_cli import run
 from tests.models import tiny
 
 from counterscan.errors import WordsError
+from counterscan.result import Counterfactual
 
 COMMANDS = (
     ["edit", "none.png", "--remove", "pacemaker"],
@@ -85,3 +87,29 @@ def test_half_precision_edits(dtype, model, image, tmp_path):
         pictures.append(np.asarray(Image.open(tmp_path / name / file)).astype(int))
     assert np.abs(pictures[0] - pictures[1]).mean() < 2
     assert json.loads((tmp_path / dtype / "run.json").read_text())["settings"]["dtype"] == dtype
+
+
+@pytest.fixture
+def volume(tmp_path):
+    data = np.random.default_rng(0).integers(0, 900, (40, 36, 5)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(data, np.diag([0.8, 1.5, 3.0, 1.0])), tmp_path / "scan.nii.gz")
+    return tmp_path / "scan.nii.gz"
+
+
+@pytest.mark.parametrize("command", COMMANDS[:2], ids=lambda words: words[0])
+def test_a_slice_of_a_volume(command, model, volume, image, tmp_path):
+    words = [command[0], volume, *command[2:], "--method", "ddim:steps=2", "--model", model, "-o", tmp_path / "out"]
+    _, code, said = run(*words, "--slice", 3)
+    assert code == 0, said
+    if command[0] == "edit":
+        again = Counterfactual.load(tmp_path / "out/scan.json")
+        before, after = (nibabel.load(path) for path in (volume, again.counterfactual.path))
+        assert after.shape == (40, 36, 1) and np.allclose(after.affine[:3, 3], [0, 0, 9])
+        stored = np.asarray(before.dataobj)[..., 3]
+        assert np.array_equal(again.factual.pixels, again.factual.header.turn.apply(stored))
+        assert np.array_equal(again.counterfactual.pixels[~again.mask], again.factual.pixels[~again.mask])
+    for wrong, says in ([], "slice index from 0 to 4 (--slice)"), (["--slice", 5], "has no slice 5"):
+        _, code, said = run(*words, *wrong)
+        assert code == 1 and says in said
+    _, code, said = run(words[0], image, *words[2:], "--slice", 0)
+    assert code == 1 and "has no slices to choose from" in said

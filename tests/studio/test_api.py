@@ -9,6 +9,7 @@ import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
+import nibabel
 import numpy as np
 import pydicom
 import pytest
@@ -22,6 +23,7 @@ from tests.models import tiny
 
 import counterscan
 from counterscan.backbones.compact_pixel import build
+from counterscan.imaging import read
 from counterscan.robustness.opening import Outputs
 from counterscan.studio import work
 from counterscan.studio.app import create
@@ -146,6 +148,31 @@ def test_several_contrasts_stay_an_array(tmp_path):
         image = client.post(f"/api/jobs/{job['id']}/items/0/image").json()["image"]
         job = finish(client, ask(client, image, remove=["lesion"]).json()["job"])
         assert job["state"] == "done" and job["result"]["items"][0]["files"]["array"].endswith(".npy"), job
+
+
+def test_a_slice_of_a_volume(client, tmp_path):
+    data = np.random.default_rng(0).integers(0, 900, (40, 50, 3)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(data, np.eye(4)), tmp_path / "scan.nii")
+    content = (tmp_path / "scan.nii").read_bytes()
+
+    def sent(**asked):
+        return client.post("/api/images", params={"name": "scan.nii"} | asked, content=content)
+
+    for asked, says in (({}, "slice index from 0 to 2"), ({"slice": 3}, "no slice 3"), ({"slice": -1}, "greater")):
+        answer = sent(**asked)
+        assert answer.status_code == 422 and says in answer.text
+    facts = sent(slice=2).json()
+    assert (facts["width"], facts["height"], facts["slice"]) == (40, 50, 2)
+    job = finish(client, ask(client, facts["image"], method="ddim:steps=2").json()["job"])
+    assert job["state"] == "done", job
+    files = job["result"]["items"][0]["files"]
+    got = {
+        kind: client.get(f"/api/jobs/{job['id']}/files/{files[kind]}").content for kind in ("counterfactual", "mask")
+    }
+    (tmp_path / files["counterfactual"]).write_bytes(got["counterfactual"])
+    after, before = read(tmp_path / files["counterfactual"]).pixels, read(tmp_path / "scan.nii", slice_index=2).pixels
+    kept = np.asarray(Image.open(io.BytesIO(got["mask"]))) == 0
+    assert np.array_equal(after[kept], before[kept])
 
 
 def seek(client, image, **words):

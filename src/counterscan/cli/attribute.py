@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from counterscan.cli.output import Device, Dtype, Report, each, emit, folder_for, progress, write_run
+from counterscan.cli.output import Device, Dtype, Report, Slice, each, emit, folder_for, progress, write_run
 from counterscan.errors import DataError, WordsError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ PLENTY = 5  # times the images that a rate needs at least are calibrated on: the
 
 
 def attribute(
-    images: Annotated[list[Path], typer.Argument(help="PNG, JPEG, DICOM or NIfTI files.")],
+    images: Annotated[list[Path], typer.Argument(help="PNG, JPEG, DICOM, NIfTI or .npy files.")],
     finding: Annotated[str, typer.Option(help="The finding to look for.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
     repeats: Annotated[int, typer.Option(min=1, help="Edits to average; their spread is the uncertainty.")] = 1,
@@ -30,6 +30,7 @@ def attribute(
         ),
     ] = None,
     model: Annotated[str, typer.Option(help="A built-in name, a folder or a hub id.")] = "chest-nih",
+    slice_index: Slice = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Repeat k has seed SEED + k.")] = 0,
     calibration: Annotated[
         Path | None,
@@ -57,6 +58,7 @@ def attribute(
     """
     import counterscan
     from counterscan.attribution.maps import check_formats
+    from counterscan.imaging import read
     from counterscan.scale.openvino import open_backbone
 
     folder, formats = folder_for(output), list(dict.fromkeys(formats or ["png"]))
@@ -73,7 +75,7 @@ def attribute(
 
     def work(path: Path, stem: str, report: Report) -> dict[str, Any]:
         more: dict[str, Any] = {"calibration": known, "rate": share, "attention": attention, "progress": report}
-        result = counterscan.attribute(path, **asked, **more, model=backbone)
+        result = counterscan.attribute(read(path, slice_index=slice_index), **asked, **more, model=backbone)
         kinds = [kind for kind in formats if result.present or kind != "dicom-seg"]  # none may be empty
         names = ("finding", "present", "threshold", "rate", "uncertainty", "agreement")
         cost = {"evaluations": result.evaluations, "seconds": result.seconds, "seed": seed, "source": str(path)}

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from counterscan.cli.output import Device, Dtype, Report, each, emit, folder_for, write_run
+from counterscan.cli.output import Device, Dtype, Report, Slice, each, emit, folder_for, write_run
+
+if TYPE_CHECKING:
+    from counterscan.imaging import Picture
 
 KEYS = ("image", "counterfactual", "difference", "mask")  # the files of an item; scripts rely on these names
 
 
 def edit(
-    images: Annotated[list[Path], typer.Argument(help="PNG, JPEG or DICOM files.")],
+    images: Annotated[list[Path], typer.Argument(help="PNG, JPEG, DICOM, NIfTI or .npy files.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
     remove: Annotated[list[str] | None, typer.Option(help="A finding to remove.")] = None,
     add: Annotated[list[str] | None, typer.Option(help='A finding to add, such as "small left effusion".')] = None,
@@ -30,6 +33,7 @@ def edit(
         typer.Option(help="The editing method, also NAME:key=value,key=value; the model's default otherwise."),
     ] = None,
     model: Annotated[str, typer.Option(help="A built-in name, a folder or a hub id.")] = "chest-nih",
+    slice_index: Slice = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Equal seeds give equal results.")] = 0,
     until: Annotated[
         float | None, typer.Option(help="The weakest edit of which the selector is so sure (a probability).")
@@ -55,6 +59,7 @@ def edit(
     Example: counterscan edit chest.png --remove pacemaker --until 0.9 --selector my-classifier -o out
     """
     import counterscan
+    from counterscan.imaging import read
     from counterscan.scale.openvino import open_backbone
 
     folder = folder_for(output)
@@ -67,12 +72,13 @@ def edit(
     choice = _choice(backbone.card.name, until, best_of, selector, judge, labels)
 
     def work(path: Path, stem: str, report: Report) -> dict[str, Any]:
+        picture = read(path, slice_index=slice_index)
         asked = request | {"method": method, "model": backbone, "seed": seed, "progress": report}
         if choice is None:
-            result = counterscan.edit(path, **asked)
+            result = counterscan.edit(picture, **asked)
             told: dict[str, Any] = {"evaluations": result.evaluations, "seconds": result.seconds, "seed": result.seed}
         else:
-            result, told = choice(path, asked)
+            result, told = choice(picture, asked)
         files = result.save(folder, stem)
         return {key: files[key] for key in KEYS} | {"method": result.method, "source": str(path)} | told
 
@@ -89,7 +95,7 @@ def edit(
 
 def _choice(
     model: str, until: float | None, best_of: int, selector: str | None, judge: str | None, labels: str | None
-) -> Callable[[Path, dict[str, Any]], tuple[Any, dict[str, Any]]] | None:
+) -> Callable[[Picture, dict[str, Any]], tuple[Any, dict[str, Any]]] | None:
     """One image's search and what is told of it; ``None`` where nothing is searched and nobody judges."""
     if labels is not None and selector is None and judge is None:
         raise typer.BadParameter("--labels names outputs: give --selector or --judge as well")
@@ -104,10 +110,10 @@ def _choice(
     judge = judge or (f"{model}-judge" if _built_in(f"{model}-judge") else None)
     chooses, judges = (open_classifier(spec, names) if spec else None for spec in (selector, judge))
 
-    def found(path: Path, asked: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def found(picture: Picture, asked: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         from counterscan.cli.output import complain
 
-        one = search(path, **asked, until=until, best_of=best_of, selector=chooses, judge=judges)
+        one = search(picture, **asked, until=until, best_of=best_of, selector=chooses, judge=judges)
         told: dict[str, Any] = {"evaluations": one.evaluations, "seconds": one.seconds, "seed": one.result.seed}
         told |= {"guidance": one.result.settings["guidance"], "trials": [asdict(trial) for trial in one.trials]}
         told |= {"selector": chooses.name if chooses else one.result.model, "reached": one.reached}
@@ -115,7 +121,7 @@ def _choice(
             scores = judged(one.result, judges)
             told["judge"] = {"name": judges.name, "scores": {name: list(pair) for name, pair in scores.items()}}
         if one.reached is False:
-            complain(f"{path}: no strength reached {until:g}; the most convincing result is kept")
+            complain(f"{picture.path}: no strength reached {until:g}; the most convincing result is kept")
         return one.result, told
 
     return found

@@ -19,6 +19,7 @@ from counterscan.errors import WordsError
 
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, openvino (a faster cpu) or cuda, also cuda:1.")]
 Dtype = Annotated[str, typer.Option(help="What it computes in: float32, or bfloat16 or float16, half the memory.")]
+Slice = Annotated[int | None, typer.Option("--slice", min=0, help="Of NIfTI volumes, which slice of the last axis.")]
 Report = Callable[[int, int], None]
 log = logging.getLogger("counterscan.cli")
 

@@ -41,7 +41,7 @@ def read(path: str | Path, *, slice_index: int | None = None) -> Picture:
 
         return read_nifti(path, slice_index)
     if slice_index is not None:
-        raise ImageError(f"{path.name}: has no slices to choose from; leave slice_index out")
+        raise ImageError(f"{path.name}: has no slices to choose from; leave the slice index out")
     if name.endswith(".npy"):
         from counterscan.imaging.stack import read_npy
 

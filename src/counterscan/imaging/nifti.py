@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ def read_nifti(path: Path, index: int | None = None) -> Picture:
     codes = nibabel.aff2axcodes(image.affine) if oriented else (None, None, None)
     turn = turn_for((codes[axes[0]], codes[axes[1]]))
     geometry = Geometry(header, header.get_data_shape(), (proxy.slope, proxy.inter), turn)
-    return _picture(path, np.ascontiguousarray(turn.apply(plane)), geometry, axes)
+    return replace(_picture(path, np.ascontiguousarray(turn.apply(plane)), geometry, axes), slice_index=index)
 
 
 def _axes(name: str, shape: tuple[int, ...], index: int | None) -> tuple[int, int]:
@@ -95,7 +95,7 @@ def _axes(name: str, shape: tuple[int, ...], index: int | None) -> tuple[int, in
     if len(long) == 3 and index is None:
         last = shape[2] - 1
         raise ImageError(
-            f"{name}: is a volume of {size}; give a slice index from 0 to {last}, or save that slice as its own file"
+            f"{name}: is a volume of {size}; give a slice index from 0 to {last} (--slice), or save that slice as its own file"
         )
     if index is not None and (len(shape) != 3 or not 0 <= index < shape[2]):
         raise ImageError(f"{name}: has no slice {index} in {size}")

@@ -27,7 +27,8 @@ class Picture:
     ``high`` the stored values shown as 0 and 1 (the window; 0 and ``2**bits - 1`` for PNG and JPEG); ``inverted`` where the
     larger stored value is darker, as in MONOCHROME1; ``spacing_mm`` (row, column); ``header`` the DICOM data set or NIfTI
     geometry it came from; ``curve`` the way from stored to shown values where it is no straight line from ``low`` to ``high``;
-    ``in_colour`` where the file held ``pixels`` (H, W) in three equal channels, and so will the one that is written.
+    ``in_colour`` where the file held ``pixels`` (H, W) in three equal channels, and so will the one that is written;
+    ``slice_index`` which slice of the volume in ``path`` this is.
     """
 
     pixels: NDArray[Any]
@@ -41,6 +42,7 @@ class Picture:
     header: Any = None
     curve: Curve | None = None
     in_colour: bool = False
+    slice_index: int | None = None
 
     def unit(self) -> NDArray[np.float32]:
         """float32, shaped as ``pixels``, in [0, 1]; bright means dense, whatever the stored polarity."""

@@ -7,7 +7,6 @@ import contextlib
 import secrets
 import shutil
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
 import fastapi
@@ -16,6 +15,7 @@ from fastapi.responses import FileResponse
 
 from counterscan import __version__
 from counterscan.errors import CounterscanError, WordsError
+from counterscan.imaging import read
 from counterscan.search import REFINEMENTS, STRENGTHS
 from counterscan.studio import browse, work
 from counterscan.studio.access import COOKIE, Here, Mine
@@ -81,11 +81,18 @@ def about(studio: Here) -> dict[str, Any]:
 
 @api.post("/images", status_code=201)
 async def upload(
-    request: Request, studio: Here, session: Mine, name: Annotated[str, Query(max_length=1000)] = "image"
+    request: Request,
+    studio: Here,
+    session: Mine,
+    name: Annotated[str, Query(max_length=1000)] = "image",
+    slice_index: Annotated[int | None, Query(alias="slice", ge=0)] = None,
 ) -> dict[str, Any]:
-    """Upload an image: the file itself is the body (``curl --data-binary @chest.dcm``), ``name`` its name."""
+    """Upload an image: the file itself is the body (``curl --data-binary @chest.dcm``), ``name`` its name.
+
+    Of a NIfTI volume ``slice`` says which slice of the last axis is the image.
+    """
     async with received(request, session, studio, name, studio.limits.upload_bytes) as path:
-        return await asyncio.to_thread(studio.add_image, session, path, name)
+        return await asyncio.to_thread(studio.add_image, session, path, name, slice_index=slice_index)
 
 
 @api.get("/images")
@@ -119,7 +126,7 @@ def edit(ask: EditRequest, studio: Here, session: Mine) -> dict[str, str]:
     """Queue an edit; returns the job's id."""
     import counterscan
 
-    path, backbone = _original(session, ask.image), studio.models.get(ask.model)
+    original, backbone = _original(session, ask.image), studio.models.get(ask.model)
     words = ask.model_dump(exclude={"image", "model", "mask", "count", "until", "best_of", "selector"})
     counterscan.edit([], **words, model=backbone)  # refuses wrong words before anything is queued
     request = words | {"mask": ask.mask.model_dump() if ask.mask else None}
@@ -131,7 +138,7 @@ def edit(ask: EditRequest, studio: Here, session: Mine) -> dict[str, str]:
     side = studio.limits.view_side
 
     def run(job: str, report: work.Report) -> dict[str, Any]:
-        return done(path, session.job(job), backbone, request, side=side, report=report) | {"image": ask.image}
+        return done(original, session.job(job), backbone, request, side=side, report=report) | {"image": ask.image}
 
     return {"job": studio.jobs.submit(session.id, "edit", run)}
 
@@ -141,14 +148,14 @@ def attribute(ask: AttributeRequest, studio: Here, session: Mine) -> dict[str, s
     """Queue an attribution: where is the finding?"""
     from counterscan.attribution import Calibration, promise
 
-    path, backbone = _original(session, ask.image), studio.models.get(ask.model)
+    original, backbone = _original(session, ask.image), studio.models.get(ask.model)
     known = Calibration(**ask.calibration.model_dump()) if ask.calibration else None
     promise(ask.finding, ask.repeats, ask.method, backbone, known, ask.rate)  # refuses wrong words
     _check_size(studio, session, ask.image, ask.repeats + 1)
     request, side = ask.model_dump(exclude={"image", "model"}) | {"calibration": known}, studio.limits.view_side
 
     def run(job: str, report: work.Report) -> dict[str, Any]:
-        return work.attribute(path, session.job(job), backbone, request, side=side, report=report) | {
+        return work.attribute(original, session.job(job), backbone, request, side=side, report=report) | {
             "image": ask.image
         }
 
@@ -228,11 +235,12 @@ def take(job: str, item: int, studio: Here, session: Mine) -> dict[str, Any]:
     return studio.add_image(session, copy, name, synthetic=True)
 
 
-def _original(session: Session, image: str) -> Path:
-    path = session.original(image)
+def _original(session: Session, image: str) -> work.Original:
+    """What reads an image of the session."""
+    path, facts = session.original(image), session.facts(image)
     if path is None:
         raise HTTPException(404, "no such image in this session")
-    return path
+    return partial(read, path, slice_index=(facts or {}).get("slice"))
 
 
 def _check_size(studio: Studio, session: Session, image: str, kept: int) -> None:

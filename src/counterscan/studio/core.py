@@ -63,8 +63,10 @@ class Studio:
         self.sessions.sweep(seconds=-1)
         self.ledger.shut()
 
-    def add_image(self, session: Session, source: Path, name: str, **facts: Any) -> dict[str, Any]:
-        """Take a file into a session: decoded apart from the server, or refused. ``source`` is moved."""
+    def add_image(
+        self, session: Session, source: Path, name: str, *, slice_index: int | None = None, **facts: Any
+    ) -> dict[str, Any]:
+        """Take a file, or a slice of it, into a session: decoded apart from the server, or refused. ``source`` is moved."""
         session.room(self.limits)
         image = secrets.token_hex(16)
         folder = session.folder / "images" / image
@@ -73,7 +75,7 @@ class Studio:
         try:
             shutil.move(source, path)
             with self.decoders:
-                known = decode(path, folder / "view", self.limits)
+                known = decode(path, folder / "view", self.limits, slice_index)
             record = {"image": image, "name": path.name, "taken": time.time(), **known, **facts}
             (folder / "facts.json").write_text(json.dumps(record), encoding="utf-8")
         except BaseException:

@@ -1,7 +1,7 @@
 """Uploads are decoded in a process of their own, with limits on memory and time: a file that crashes or fills it costs
 only itself.
 
-``python -m counterscan.studio.decode FILE VIEW PIXELS SIDE BYTES SECONDS`` prints one JSON object: facts, or ``error``.
+``python -m counterscan.studio.decode FILE VIEW PIXELS SIDE SLICE BYTES SECONDS`` prints one JSON object: facts, or ``error``.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from counterscan.errors import CounterscanError, ImageError
 from counterscan.studio.limits import Limits
 
 
-def decode(path: Path, view: Path, limits: Limits) -> dict[str, Any]:
-    """Read an uploaded file in a child process and write its view; returns what the page shows about it.
+def decode(path: Path, view: Path, limits: Limits, slice_index: int | None = None) -> dict[str, Any]:
+    """Read an uploaded file, or one slice of it, in a child process and write its view; returns what the page shows about it.
 
     Raises:
         ImageError: the file cannot be read, has too many pixels, or took too much memory or time.
     """
-    return apart("decode", path.name, limits, path, view, limits.pixels, limits.view_side)
+    which = "" if slice_index is None else slice_index
+    return apart("decode", path.name, limits, path, view, limits.pixels, limits.view_side, which)
 
 
 def apart(module: str, name: str, limits: Limits, *words: object) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def _limit(memory: int, seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _facts(path: Path, view: Path, most: int, side: int) -> dict[str, Any]:
+def _facts(path: Path, view: Path, most: int, side: int, slice_index: int | None) -> dict[str, Any]:
     from PIL import Image
 
     from counterscan.imaging import picture as limits
@@ -86,7 +87,7 @@ def _facts(path: Path, view: Path, most: int, side: int) -> dict[str, Any]:
 
     Image.MAX_IMAGE_PIXELS = None  # our own limit is lower, and its message says the sizes
     limits.LARGEST = min(limits.LARGEST, most)  # checked by the readers before they decode
-    picture = read(path)
+    picture = read(path, slice_index=slice_index)
     height, width = picture.pixels.shape[:2]
     return {
         "width": width,
@@ -94,6 +95,7 @@ def _facts(path: Path, view: Path, most: int, side: int) -> dict[str, Any]:
         "bits": picture.bits,
         "format": picture.format,
         "spacing_mm": picture.spacing_mm,
+        "slice": picture.slice_index,
         "synthetic": _says_synthetic(path, picture.header),
         "view": write_view(picture.unit(), view, side),
     }
@@ -114,8 +116,9 @@ def _says_synthetic(path: Path, header: Any) -> bool:
 
 def main(arguments: list[str]) -> None:
     """Decode as the arguments say; the answer goes to stdout."""
-    path, view, most, side, *numbers = arguments
-    answer(Path(path).name, lambda: _facts(Path(path), Path(view), int(most), int(side)), *numbers)
+    path, view, most, side, which, *numbers = arguments
+    index = int(which) if which else None
+    answer(Path(path).name, lambda: _facts(Path(path), Path(view), int(most), int(side), index), *numbers)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from counterscan.result import Counterfactual
     from counterscan.robustness.opening import Outputs
 
+Original = Callable[[], "Picture"]  # reads the image that is asked about
 Report = Callable[[int, int], None]
 FLOOR = 0.02  # five grey levels of 256: changes below it are no region
 
@@ -86,12 +87,19 @@ def unpack_mask(mask: dict[str, Any], size: tuple[int, int]) -> NDArray[np.bool_
 
 
 def edit(
-    path: Path, folder: Path, backbone: Backbone, request: dict[str, Any], *, count: int, side: int, report: Report
+    original: Original,
+    folder: Path,
+    backbone: Backbone,
+    request: dict[str, Any],
+    *,
+    count: int,
+    side: int,
+    report: Report,
 ) -> dict[str, Any]:
     """Counterfactuals of one image with ``count`` seeds."""
     import counterscan
 
-    picture = _read(path)
+    picture = original()
     request, seed = _with_mask(request, picture), request["seed"]
     items = []
     for k in range(count):
@@ -105,7 +113,7 @@ def edit(
 
 
 def search(
-    path: Path,
+    original: Original,
     folder: Path,
     backbone: Backbone,
     request: dict[str, Any],
@@ -119,7 +127,7 @@ def search(
     """The weakest edit that convinces the selector, or the best of several seeds, and everything that was tried."""
     from counterscan.search import search
 
-    picture = _read(path)
+    picture = original()
     goal: dict[str, Any] = {"until": until, "best_of": best_of, "selector": selector}
     found = search(picture, model=backbone, progress=report, **goal, **_with_mask(request, picture))
     item = _edited(found.result, folder, f"{picture.stem}.{found.result.seed}", side)
@@ -178,6 +186,7 @@ def batch(
 ) -> dict[str, Any]:
     """The same edit of images by row; an image that cannot be done is named and costs the others nothing."""
     import counterscan
+    from counterscan.imaging import read
 
     items, failures = [], []
     for k, (row, path) in enumerate(paths.items()):
@@ -186,7 +195,7 @@ def batch(
             report(k * total + done, len(paths) * total)
 
         try:
-            result = counterscan.edit(_read(path), **request, model=backbone, progress=part)
+            result = counterscan.edit(read(path), **request, model=backbone, progress=part)
         except ImageError as error:
             failures.append({"row": row, "error": str(error)})
         else:
@@ -195,12 +204,12 @@ def batch(
 
 
 def attribute(
-    path: Path, folder: Path, backbone: Backbone, request: dict[str, Any], *, side: int, report: Report
+    original: Original, folder: Path, backbone: Backbone, request: dict[str, Any], *, side: int, report: Report
 ) -> dict[str, Any]:
     """Where a finding is. The view of the signed map holds ``map / 2 + 0.5``."""
     import counterscan
 
-    picture = _read(path)
+    picture = original()
     result = counterscan.attribute(picture, **request, model=backbone, progress=report)
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"{picture.stem}.{result.seed}"
@@ -235,9 +244,3 @@ def generate(folder: Path, backbone: Backbone, request: dict[str, Any], *, side:
         files |= _exports(picture, folder, f"generated.{seed}", name, note)
         items.append({"files": files, "view": view, "seed": seed})
     return {"items": items, "model": backbone.card.name, "prompt": request["prompt"]}
-
-
-def _read(path: Path) -> Any:
-    from counterscan.imaging import read
-
-    return read(path)
