@@ -166,7 +166,7 @@ def test_no_half_files_are_left(backbone: Backbone, tmp_path: Path) -> None:
 def test_changes_survive_saving(backbone: Backbone, tmp_path: Path) -> None:
     result = edit(picture(), **WORDS, method=Painter(), model=backbone)
     change = Change("pleural effusion", "add", side="left")
-    object.__setattr__(result, "edit", Edit("a", "b", (change,), "left lung", None, ("pacemaker",)))
+    object.__setattr__(result, "edit", Edit("a", "b", (change,), "left lung", None, ("pacemaker",), ("", "b")))
     result.save(tmp_path)
     assert Counterfactual.load(tmp_path).edit == result.edit
 

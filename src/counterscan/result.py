@@ -144,6 +144,7 @@ class Counterfactual:
                 "changes": [asdict(change) for change in request.changes],
                 "region": request.region,
                 "keep": list(request.keep),
+                "unkept": request.unkept,
             },
         }
 
@@ -199,7 +200,9 @@ def _read_edit(record: Mapping[str, Any], allowed: Path | None) -> Edit:
 
     mask = None if allowed is None else torch.from_numpy(_read_mask(allowed))
     changes = tuple(Change(**change) for change in record["changes"])
-    return Edit(record["source"], record["target"], changes, record["region"], mask, tuple(record["keep"]))
+    source, target, region, keep = (record[key] for key in ("source", "target", "region", "keep"))
+    unkept = record.get("unkept")  # older records have none
+    return Edit(source, target, changes, region, mask, tuple(keep), unkept and tuple(unkept))
 
 
 def _write_difference(difference: np.ndarray, path: Path) -> None:
