@@ -13,6 +13,8 @@ from counterscan.attribution import Attribution
 from counterscan.attribution.difference import regions
 from counterscan.errors import ImageError, WordsError
 from counterscan.imaging import from_array, read
+from counterscan.result import Counterfactual
+from counterscan.types import Edit
 
 
 def attribution(picture, finding="lung nodule"):
@@ -39,6 +41,16 @@ def test_nifti_lies_on_its_source(tmp_path):
     again = picture.header.turn.apply(np.asarray(image.dataobj)[..., 0])
     np.testing.assert_array_equal(again, result.map)
     assert np.asarray(nibabel.load(tmp_path / "out" / names["mask_nifti"]).dataobj).sum() == result.mask.sum()
+
+
+def test_an_edit_in_the_same_folder_keeps_its_mask(tmp_path):
+    picture = from_array(np.random.default_rng(0).integers(0, 255, (30, 40)).astype(np.uint8))
+    mask = np.zeros((30, 40), bool)
+    Counterfactual(picture, picture, np.zeros((30, 40), np.float32), mask, Edit("a", "b"), "none").save(tmp_path, "a")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    names = attribution(picture).save(tmp_path, "a", ["png", "nifti"])
+    assert not before.keys() & set(names.values())
+    assert not Counterfactual.load(tmp_path / "a.json").mask.any()
 
 
 def test_nifti_of_another_image_has_its_spacing(tmp_path):

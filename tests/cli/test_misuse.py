@@ -210,6 +210,24 @@ def test_equal_names_and_chained_edits_overwrite_nothing(run: Run, model: str, t
     ]  # fmt: skip
 
 
+def test_what_another_command_or_image_left_is_not_overwritten(run: Run, model: str, tmp_path: Path) -> None:
+    out, image, other = tmp_path / "out", draw(tmp_path / "a.png"), draw(tmp_path / "b" / "a.png", 1)
+    edit = ("edit", "--model", model, "-o", out)
+    assert run(*edit, image, "--remove", "pacemaker")[0] == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    for words, says in (
+        (("attribute", image, "--finding", "pacemaker", "--model", model, "-o", out), "results of counterscan edit"),
+        (("data", "world", "chest", "-o", out), "results of counterscan edit"),
+        ((*edit, other, "--remove", "pacemaker"), "the edit of another image named a"),
+    ):
+        code, shown, said = run(*words)
+        assert (code, shown, said.count("\n")) == (2, "", 1)
+        assert says in said
+        assert "name another folder" in said
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert run(*edit, image, "--add", "pacemaker")[0] == 0
+
+
 def test_a_world_is_not_mixed_with_another(run: Run, tmp_path: Path) -> None:
     words = ("data", "world", "chest", "-n", 2, "--size", 32, "-o", tmp_path / "w")
     assert run(*words)[0] == 0

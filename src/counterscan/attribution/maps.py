@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from counterscan.imaging import Picture
 
 FORMATS = ("png", "nifti", "dicom-seg")
+FILES = {"mask": "map-mask"}  # an edit of the same image has a mask of its own
 
 
 def save_attribution(result: Attribution, folder: Path, stem: str, formats: Sequence[str]) -> dict[str, str]:
@@ -36,7 +37,8 @@ def save_attribution(result: Attribution, folder: Path, stem: str, formats: Sequ
     if "nifti" in formats:
         values: dict[str, NDArray[Any]] = {"map": result.map, "mask": result.mask.astype(np.uint8)}
         for kind, value in (values | extra).items():
-            names[f"{kind}_nifti"] = save_nifti(value, result.factual, folder / f"{stem}.{kind}.nii.gz").name
+            path = folder / f"{stem}.{FILES.get(kind, kind)}.nii.gz"
+            names[f"{kind}_nifti"] = save_nifti(value, result.factual, path).name
     if "dicom-seg" in formats:
         names["segmentation"] = save_segmentation(result, folder / f"{stem}.seg.dcm").name
     return names
@@ -52,7 +54,7 @@ def check_formats(formats: Sequence[str]) -> None:
 def save_map(
     factual: NDArray[np.float32], difference: NDArray[np.float32], mask: NDArray[np.bool_], folder: Path, stem: str
 ) -> dict[str, str]:
-    """Write ``<stem>.map.png``, ``<stem>.mask.png`` and ``<stem>.overlay.png``; returns their names by kind."""
+    """Write ``<stem>.map.png``, ``<stem>.map-mask.png`` and ``<stem>.overlay.png``; returns their names by kind."""
     folder.mkdir(parents=True, exist_ok=True)
     scale = difference_scale(difference)
     shown = np.where(mask, difference, 0).astype(np.float32)
@@ -61,7 +63,9 @@ def save_map(
         "mask": mask.astype(np.float32),
         "overlay": overlay(factual, shown, scale),
     }
-    return {kind: _save_png(image, folder / f"{stem}.{kind}.png", kind) for kind, image in images.items()}
+    return {
+        kind: _save_png(image, folder / f"{stem}.{FILES.get(kind, kind)}.png", kind) for kind, image in images.items()
+    }
 
 
 def _save_png(image: NDArray[Any], path: Path, kind: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from counterscan.cli.output import complain, emit, folder_for, progress, write_run
+from counterscan.cli.output import complain, emit, folder_for, progress, writable, write_run
 from counterscan.errors import WordsError
 
 SOURCES, POLICIES = ("auto", "captions", "labels"), ("ignore", "words")
@@ -33,7 +33,7 @@ def import_(
     from counterscan.data.readers import open_layout
     from counterscan.data.splits import with_splits
 
-    folder_for(output.parent)
+    writable(output.parent)
     found = open_layout(layout, source, output.parent / f"{output.stem}-images")
     records = with_splits(found.records) if split else found.records
     with progress(f"importing {layout}"):
@@ -107,7 +107,7 @@ def caption(
     for name, value, choices in (("--from", source, SOURCES), ("--uncertain", uncertain, POLICIES)):
         if value not in choices:
             raise WordsError(f"{name} {value!r}: one of {', '.join(choices)}")
-    folder_for(output.parent)
+    writable(output.parent)
     wording = Wording(source, template, uncertain, deny, paraphrase, view, person)  # type: ignore[arg-type]
     told = Told()
     fits = encoder_of(model, offline=offline) if model else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import importlib
 import json
 import logging
@@ -71,13 +72,49 @@ def explain(error: BaseException, path: Path | None = None) -> str:
 
 
 def folder_for(path: Path) -> Path:
-    """Refuse an output folder that cannot be one, before any work is done. It is made when there is something in it."""
+    """Refuse an output folder that cannot be one, before any work is done. It is made when there is something in it.
+
+    Nor may it hold what would be overwritten: another command's results, or the edit of another image of the same name.
+    """
+    writable(path)
+    context = _context()
+    if context is not None:
+        _same_command(path, context)
+        _same_images(path, context.params.get("images") or [])
+    return path
+
+
+def writable(path: Path) -> Path:
+    """Refuse a folder that is a file, or that may not be written."""
     nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
     if not nearest.is_dir():
         raise WordsError(f"{nearest}: is a file; name a folder after -o")
     if not os.access(nearest, os.W_OK):
         raise WordsError(f"{nearest}: may not be written; name another folder after -o")
     return path
+
+
+def _same_command(folder: Path, context: typer.Context) -> None:
+    found = _read(folder / "run.json").get("command")
+    if found not in (None, context.command_path.partition(" ")[2]):
+        raise WordsError(f"{folder}: holds results of counterscan {found}; name another folder after -o")
+
+
+def _same_images(folder: Path, images: list[Path]) -> None:
+    for image, stem in zip(images, unique_stems(images), strict=True):
+        files = _read(folder / f"{stem}.json").get("files")
+        held = folder / str(files["image"]) if isinstance(files, dict) and "image" in files else folder
+        if image.is_file() and held.is_file() and not filecmp.cmp(image, held, shallow=False):
+            raise WordsError(f"{folder}: holds the edit of another image named {stem}; name another folder after -o")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What an earlier run left there; empty if there is nothing to be read."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def each(paths: list[Path], work: Callable[[Path, str, Report], dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
