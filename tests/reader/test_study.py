@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 
 import numpy as np
@@ -158,6 +159,9 @@ def test_changes_and_quality(folder):
     assert [row["realism"]["value"] for row in quality["rows"]] == [4, 3, 3.5]
 
 
+SECRET = "abcdef0123456789"
+
+
 def test_a_report_from_the_command_line(folder):
     study(folder, FORCED)
     run = CliRunner()
@@ -165,6 +169,14 @@ def test_a_report_from_the_command_line(folder):
     failed = run.invoke(app, words)
     assert isinstance(failed.exception, DataError) and "no answers yet" in str(failed.exception)
     simulated(folder, read(folder / "study.yaml"), (1.0,))
-    done = run.invoke(app, words)
-    assert done.exit_code == 0 and json.loads(done.stdout)["tasks"][0]["rows"][0]["reader"] == "R0"
-    assert json.loads((folder / "out" / "run.json").read_text())["command"] == "reader"
+    words += ["--token", SECRET]
+    done = run.invoke(app, words, obj=words)
+    tasks = json.loads(done.stdout)["tasks"]
+    assert done.exit_code == 0 and tasks[0]["rows"][0]["reader"] == "R0"
+    text = (folder / "out" / "run.json").read_text()
+    record = json.loads(text)
+    assert (record["command"], record["scores"], record["cwd"]) == ("reader", tasks, os.getcwd())
+    assert record["arguments"] == [*words[:-1], "***"] and SECRET not in text
+    words[-2:] = [f"--token={SECRET}"]
+    assert run.invoke(app, words, obj=words).exit_code == 0
+    assert SECRET not in (folder / "out" / "run.json").read_text()

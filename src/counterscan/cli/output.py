@@ -9,8 +9,9 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ Device = Annotated[str, typer.Option(help="Where the model runs: cpu, openvino (
 Dtype = Annotated[str, typer.Option(help="What it computes in: float32, or bfloat16 or float16, half the memory.")]
 Slice = Annotated[int | None, typer.Option("--slice", min=0, help="Of NIfTI volumes, which slice of the last axis.")]
 Report = Callable[[int, int], None]
+SECRET = "token"  # the option whose value no file may hold
 log = logging.getLogger("counterscan.cli")
 
 
@@ -150,11 +152,17 @@ def progress(label: str) -> Iterator[Report]:
 
 
 def write_run(
-    folder: Path, command: str, settings: dict[str, Any], result: dict[str, Any], models: list[Any] | None = None
+    folder: Path,
+    command: str,
+    settings: dict[str, Any],
+    result: dict[str, Any],
+    models: Sequence[Any] = (),
+    scores: Any = None,
 ) -> None:
-    """Write ``run.json``: what was asked, with what, and what came of it. ``models`` are the backbones in use.
+    """Write ``run.json``: what was asked, where, with what, and what came of it.
 
-    ``settings`` are completed by the running command's own options.
+    ``settings`` are completed by the running command's own options. ``models`` are what was in use: backbones, and
+    classifiers or feature spaces, which have a name and a fingerprint. ``scores`` are those of ``result`` if not given.
     """
     import platform
     from importlib.metadata import PackageNotFoundError, version
@@ -169,22 +177,32 @@ def write_run(
             continue
     context = _context()
     if context is not None:
-        settings = {k: v for k, v in context.params.items() if k not in ("as_json", "output")} | settings
-    used = [{"name": model.card.name, "fingerprint": model.fingerprint} for model in models or []]
+        settings = {k: v for k, v in context.params.items() if k not in ("as_json", "output", SECRET)} | settings
+    used = [{"name": getattr(each, "card", each).name, "fingerprint": each.fingerprint} for each in models]
     run = {
         "command": command,
-        "arguments": (context and context.find_root().obj) or sys.argv[1:],
+        "arguments": _without_secrets((context and context.find_root().obj) or sys.argv[1:]),
+        "cwd": os.getcwd(),  # what relative paths start from
         "settings": settings,
         "seeds": sorted({seed for seed in _all("seed", [settings, result]) if isinstance(seed, int)}),
         "versions": versions,
         "model": used[0] if len(used) == 1 else used or result.get("model"),
-        "scores": result.get("scores"),
+        "scores": result.get("scores") if scores is None else scores,
         "result": result,
     }
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f".run.json.{os.getpid()}"
     draft.write_text(json.dumps(strict(run), indent=2, default=str) + "\n", encoding="utf-8")
     os.replace(draft, folder / "run.json")
+
+
+def _without_secrets(words: list[str]) -> list[str]:
+    """The words of the command line, without what readers and visitors must know."""
+    option = f"--{SECRET}"
+    return [
+        "***" if before == option else f"{option}=***" if word.startswith(f"{option}=") else word
+        for before, word in pairwise(["", *words])
+    ]
 
 
 def _context() -> typer.Context | None:

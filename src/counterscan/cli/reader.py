@@ -40,7 +40,7 @@ def reader(
 
         folder = folder_for(output)
         summary = write_report(read(study), place, folder)
-        write_run(folder, "reader", {"study": study, "store": place}, summary)
+        write_run(folder, "reader", {"study": study, "store": place}, summary, scores=summary["tasks"])
         emit(
             summary,
             as_json,
