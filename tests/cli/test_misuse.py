@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +155,20 @@ def test_ctrl_c_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr("counterscan.worlds.dataset.write_world", stop)
     code, _, said = run("data", "world", "chest", "-o", tmp_path / "w")
     assert (code, said) == (130, "counterscan: stopped\n")
+
+
+def test_ctrl_c_is_how_the_studio_ends(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("counterscan.studio.serve.serve", stop)
+    assert run("studio") == (0, "", "")
+
+
+def test_an_extra_is_there_where_all_of_it_is(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules["counterscan.cli.doctor"]
+    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "uvicorn" else find_spec(name))
+    assert json.loads(run("doctor", "--json")[1])["extras"]["studio"] is False
 
 
 def test_doctor_lives_without_torch() -> None:

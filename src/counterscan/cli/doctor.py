@@ -13,7 +13,13 @@ import typer
 
 from counterscan.cli.output import emit
 
-EXTRAS = {"studio": "fastapi", "ray": "ray", "track": "trackio", "fast": "openvino", "dicom": "highdicom"}
+EXTRAS = {
+    "studio": ("fastapi", "uvicorn"),
+    "ray": ("ray",),
+    "track": ("trackio",),
+    "fast": ("openvino",),
+    "dicom": ("highdicom", "gdcm"),
+}  # what each installs: there is one where all of it is
 NEEDED_GB = 3.0
 
 
@@ -52,7 +58,7 @@ def examine() -> dict[str, Any]:
         problems.append(f"{facts['memory_gb']:.1f} GB of memory; a machine with at least {NEEDED_GB:g} GB is needed")
     if not facts["models"]:
         problems.append("no built-in models found; reinstall the package")
-    facts["extras"] = {name: find_spec(module) is not None for name, module in EXTRAS.items()}
+    facts["extras"] = {name: all(map(find_spec, modules)) for name, modules in EXTRAS.items()}
     return facts | {"problems": problems, "ok": not problems}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -56,4 +57,5 @@ def reader(
 
     check_access(host, token)
     app = create(read(study), place, token=token, hosts=LOOPBACK if is_loopback(host) else ())
-    run(app, bind(host, port), host, listening("study", as_json))
+    with suppress(KeyboardInterrupt):  # that is how it ends
+        run(app, bind(host, port), host, listening("study", as_json))

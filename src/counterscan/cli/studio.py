@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -38,7 +39,8 @@ def studio(
             raise WorkError(f"the studio needs {package}: pip install 'counterscan[studio]'")
     from counterscan.studio.serve import serve
 
-    serve(
-        host, port, model=model, token=token, state=state, data=data, bench=bench, offline=offline,
-        ready=listening("studio", as_json),
-    )  # fmt: skip
+    with suppress(KeyboardInterrupt):  # that is how it ends
+        serve(
+            host, port, model=model, token=token, state=state, data=data, bench=bench, offline=offline,
+            ready=listening("studio", as_json),
+        )  # fmt: skip
