@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.backbones import tiny as families
 from tests.models import seeing, tiny
 from typer.testing import CliRunner
 
@@ -112,6 +113,64 @@ def test_instruct_has_the_defaults_of_the_pipeline() -> None:
     assert {name: getattr(ours, own) for name, own in names.items()} == {name: theirs[name].default for name in names}
 
 
+@pytest.fixture(scope="module", params=["sdxl", "sd3", "flux", "kandinsky"])
+def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A model of another family."""
+    folder: Path = getattr(families, request.param)(tmp_path_factory.mktemp("families") / request.param)
+    return load(families.card(folder, request.param))
+
+
+def check_on(model: Any, peer: peers.Peer, cost: int) -> None:
+    x, network = families.images(), peers._network(model)
+    before, state, processors = model.evaluations, torch.get_rng_state(), network.attn_processors
+    result = run(peer, model, x, [0, 1])
+    assert model.evaluations - before == len(x) * cost
+    assert result.shape == x.shape
+    assert result.isfinite().all()
+    assert (result - model.decode(model.encode(x))).abs().mean() > 1e-3
+    torch.testing.assert_close(run(peer, model, x[1:], [1]), result[1:], atol=1e-4, rtol=0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert network.attn_processors == processors
+    assert not network._forward_pre_hooks
+
+
+def test_image_to_image_runs_on_every_family_that_has_it(other: Any) -> None:
+    check_on(other, QUICK["diffusers:img2img"], cost=2 if other.family == "flux" else 4)
+
+
+def test_image_to_image_of_another_family_is_our_sdedit_too(other: Any) -> None:
+    x, edit = families.images(), Edit("", EDIT.target)
+    told = other.family == "flux"  # its network is told 3.5, and both prompts are asked for ours alone
+    generators = lambda: [torch.Generator().manual_seed(seed) for seed in (0, 1)]  # noqa: E731
+    theirs = peers.ImageToImage(steps=10, strength=0.5, guidance=3.5 if told else 3.0)
+    ours = get("sdedit", steps=10, depth=0.5, guidance=1.0 if told else 3.0)
+    a, b = (method(other, x, edit, generator=generators()) for method in (theirs, ours))  # type: ignore[operator]
+    assert (a - b).abs().mean() < 0.02 < (b - x).abs().mean()
+
+
+def test_leditspp_runs_on_sdxl(other: Any) -> None:
+    if other.family == "sdxl":
+        check_on(other, QUICK["diffusers:leditspp"], cost=4 + 3 * 4)
+    else:
+        with pytest.raises(WordsError, match=f"needs the stable_diffusion or sdxl family, and .* is {other.family}"):
+            run(QUICK["diffusers:leditspp"], other, families.images(), [0, 1])
+    with pytest.raises(WordsError, match=f"needs the stable_diffusion family, and .* is {other.family}"):
+        peers.DiffEdit().check(other)
+
+
+def test_what_is_left_open_is_the_default_of_the_familys_pipeline(other: Any, folder: Path) -> None:
+    settled = peers.ImageToImage(steps=7).settled(other)
+    defaults = {"sdxl": (0.3, 5.0), "sd3": (0.6, 7.0), "flux": (0.6, 7.0), "kandinsky": (0.3, 4.0)}
+    assert (settled.steps, settled.strength, settled.guidance) == (7, *defaults[other.family])
+    # what cells of a bench on disk go by
+    assert (
+        repr(peers.get("diffusers:img2img").settled(load(folder)))
+        == "ImageToImage(steps=50, strength=0.8, guidance=7.5)"
+    )
+    told = "LeditsPp(steps=30, skip=0.15, guidance=5.0, threshold=0.9)"
+    assert repr(peers.get("diffusers:leditspp").settled(load(folder))) == told
+
+
 def test_a_peer_says_in_one_line_why_it_cannot_run(tmp_path: Path) -> None:
     with pytest.raises(WordsError, match=r"leditspp cannot run here: the U-Net of shallow reads no words at a quarter"):
         bench(load(tiny(tmp_path / "shallow")), [peers.LeditsPp()], "chest", tmp_path / "out", n=1)
@@ -126,6 +185,9 @@ def test_a_peer_says_in_one_line_why_it_cannot_run(tmp_path: Path) -> None:
         card = load(tmp_path / "shallow").card
 
     with pytest.raises(WordsError, match="needs the stable_diffusion family, and shallow is pixel"):
+        peers.DiffEdit().check(Pixels())  # type: ignore[arg-type]
+    Pixels.family = "stable_diffusion"
+    with pytest.raises(WordsError, match="takes the parts of a model that runs in torch, and shallow runs in Pixels"):
         peers.DiffEdit().check(Pixels())  # type: ignore[arg-type]
     with pytest.raises(WordsError, match="no pipeline 'diffusers:pix2pix': known are diffusers:img2img"):
         peers.get("diffusers:pix2pix")

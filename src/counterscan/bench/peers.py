@@ -1,10 +1,10 @@
 """The editing pipelines that diffusers ships, as methods of the bench: the same checkpoint, prompts and scores as ours.
 
-A peer is diffusers' own class, put together from the loaded parts of a ``stable_diffusion`` model and called with the defaults
-of its signature; the latents go in and come out by the model's own autoencoder, and the evaluations are counted at the U-Net::
+A peer is diffusers' own class for the model's family, put together from the loaded parts and called with the defaults of its
+signature; the latents go in and come out by the model's own autoencoder, and the evaluations are counted at the network::
 
-    diffusers:img2img     StableDiffusionImg2ImgPipeline: the target prompt
-    diffusers:leditspp    LEditsPPPipelineStableDiffusion: the source prompt leaves, the target prompt comes
+    diffusers:img2img     image-to-image of Stable Diffusion, SDXL, SD3, FLUX and Kandinsky 2.2: the target prompt
+    diffusers:leditspp    LEDITS++ of Stable Diffusion and SDXL: the source prompt leaves, the target prompt comes
     diffusers:diffedit    StableDiffusionDiffEditPipeline: mask between both prompts, inversion under the source, the target
     diffusers:instruct    StableDiffusionInstructPix2PixPipeline: the target prompt, for models that see the image
 
@@ -15,22 +15,24 @@ They are no methods of ``edit``: nothing here keeps what is not edited, or undoe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, replace
+from inspect import signature
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import diffusers
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddim_inverse import DDIMInverseScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from counterscan.backbones.base import sees_image
+from counterscan.backbones.latent import Latent
 from counterscan.backbones.quiet import quiet
-from counterscan.backbones.stable_diffusion import StableDiffusion
 from counterscan.diffusion import one_each
 from counterscan.errors import WordsError
 
@@ -39,30 +41,35 @@ if TYPE_CHECKING:
     from counterscan.methods import Progress
     from counterscan.types import Edit
 
-LATENT_CHANNELS = 4  # the pipelines take a tensor of as many channels for latents
+LATENT_CHANNELS = 4  # the pipelines but for those of flows take a tensor of as many channels for latents
 LONGEST = 10_000  # tokens; a tokenizer that says more has not been told its length
 
 
 @dataclass(frozen=True)
 class Peer:
-    """What every peer is: one pipeline call for one image, or a few. ``pipeline`` is the name of diffusers' class."""
+    """What every peer is: one pipeline call for one image, or a few. ``pipelines`` names diffusers' class for each family."""
 
-    pipeline: ClassVar[str]
+    pipelines: ClassVar[Mapping[str, str]]
+    defaults: ClassVar[Mapping[str, tuple[str, str]]] = {}  # a setting → the pipeline's call and its parameter
     name: ClassVar[str]
     sees: ClassVar[bool] = False  # whether it gives the U-Net an image beside the latent
     together: ClassVar[bool] = False  # False: the pipeline mixes the images of a batch (its masks are relative to all)
 
     def refusal(self, backbone: Backbone) -> str | None:
         """Why the pipeline cannot run on a model, in half a sentence; ``None`` where it can."""
+        name = backbone.card.name
+        if backbone.family not in self.pipelines:
+            return f"it needs the {' or '.join(self.pipelines)} family, and {name} is {backbone.family}"
+        if not isinstance(backbone, Latent):
+            return f"it takes the parts of a model that runs in torch, and {name} runs in {type(backbone).__name__}"
+        pipeline = self.pipelines[backbone.family]
         with quiet():
-            shipped = hasattr(diffusers, self.pipeline)  # also imports it, so that no image's seconds count that
+            shipped = hasattr(diffusers, pipeline)  # also imports it, so that no image's seconds count that
         if not shipped:
-            return f"diffusers {diffusers.__version__} has no {self.pipeline}"
-        if not isinstance(backbone, StableDiffusion):
-            return f"it needs the stable_diffusion family, and {backbone.card.name} is {backbone.family}"
+            return f"diffusers {diffusers.__version__} has no {pipeline}"
         channels = backbone.latent_shape[0]
-        if channels != LATENT_CHANNELS:
-            return f"it takes latents of {LATENT_CHANNELS} channels, and {backbone.card.name} has {channels}"
+        if channels != LATENT_CHANNELS and not backbone.schedule.is_flow:
+            return f"it takes latents of {LATENT_CHANNELS} channels, and {name} has {channels}"
         return None
 
     def check(self, backbone: Backbone) -> None:
@@ -70,6 +77,13 @@ class Peer:
         reason = self.refusal(backbone)
         if reason is not None:
             raise WordsError(f"{self.name} cannot run here: {reason}; leave it out of --methods")
+
+    def settled(self, backbone: Backbone) -> Self:
+        """The same with the defaults of the pipeline of the model's family for what is left open; checked."""
+        self.check(backbone)
+        kind = getattr(diffusers, self.pipelines[backbone.family])
+        theirs = {own: signature(getattr(kind, call)).parameters[name] for own, (call, name) in self.defaults.items()}
+        return replace(self, **{own: told.default for own, told in theirs.items() if getattr(self, own) is None})
 
     @torch.no_grad()
     def __call__(
@@ -82,52 +96,72 @@ class Peer:
         progress: Progress | None = None,
     ) -> Tensor:
         """See ``counterscan.methods.Method``."""
-        self.check(backbone)
-        assert isinstance(backbone, StableDiffusion)
+        peer = self.settled(backbone)
+        assert isinstance(backbone, Latent)
         z = backbone.encode(image)
         generators = one_each(generator, len(z))
         size, out = len(z) if self.together else 1, []
         with quiet(), _counted(backbone):
             for start in range(0, len(z), size):
                 some = slice(start, start + size)
-                out.append(self.latents(backbone, z[some].to(backbone.dtype), edit, generators[some]))
+                out.append(peer.latents(backbone, z[some].to(backbone.dtype), edit, generators[some]))
                 if progress is not None:
                     progress(min(start + size, len(z)), len(z))
         return backbone.decode(torch.cat(out).float())
 
-    def latents(self, backbone: StableDiffusion, z: Tensor, edit: Edit, generators: list[torch.Generator]) -> Tensor:
-        """Latents (b, 4, h, w) in and out, through the pipeline."""
+    def latents(self, backbone: Latent, z: Tensor, edit: Edit, generators: list[torch.Generator]) -> Tensor:
+        """Latents (b, c, h, w) in and out, through the pipeline."""
         raise NotImplementedError
 
-    def _pipe(self, backbone: StableDiffusion, **schedulers: Any) -> Any:
-        """The pipeline of the loaded parts, without its progress bar."""
-        parts = {name: getattr(backbone, name) for name in ("vae", "text_encoder", "tokenizer", "unet")}
-        if not self.sees:  # the same network to a pipeline that reads from its config how many channels latents have
-            parts["unet"] = copy(backbone.unet)
+    def _pipe(self, backbone: Latent, **schedulers: Any) -> Any:
+        """The pipeline of the loaded parts, without its progress bar. What it has no need of is left empty."""
+        kind = getattr(diffusers, self.pipelines[backbone.family])
+        wanted = [name for name in signature(kind.__init__).parameters if name != "self"]
+        told = {"add_watermarker": False, "force_zeros_for_empty_prompt": getattr(backbone, "zero_empty", None)}
+        parts = {name: schedulers.get(name, told.get(name, getattr(backbone, name, None))) for name in wanted}
+        if sees_image(backbone) and not self.sees:
+            # the same network to a pipeline that reads from its config how many channels latents have
+            parts["unet"] = copy(parts["unet"])
             parts["unet"].register_to_config(in_channels=backbone.latent_shape[0])
-        none = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-        pipe = getattr(diffusers, self.pipeline)(**parts, **none, **schedulers)
+        if "movq" in wanted:  # which encodes whatever it is given, also latents
+            parts["movq"] = copy(backbone.vae)
+            parts["movq"].encode = lambda z: {"latents": z}
+        pipe = kind(**parts)
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
 
 @dataclass(frozen=True)
 class ImageToImage(Peer):
-    """Image-to-image (SDEdit): 2 evaluations for each of ``steps * strength`` steps."""
+    """Image-to-image (SDEdit): 2 evaluations for each of ``steps * strength`` steps; 1 for FLUX, which is told its guidance."""
 
-    steps: int = 50
-    strength: float = 0.8
-    guidance: float = 7.5
-    pipeline: ClassVar[str] = "StableDiffusionImg2ImgPipeline"
+    steps: int | None = None
+    strength: float | None = None
+    guidance: float | None = None
+    pipelines: ClassVar[Mapping[str, str]] = {
+        "stable_diffusion": "StableDiffusionImg2ImgPipeline",
+        "sdxl": "StableDiffusionXLImg2ImgPipeline",
+        "sd3": "StableDiffusion3Img2ImgPipeline",
+        "flux": "FluxImg2ImgPipeline",
+        "kandinsky": "KandinskyV22Img2ImgPipeline",
+    }
+    defaults: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "steps": ("__call__", "num_inference_steps"),
+        "strength": ("__call__", "strength"),
+        "guidance": ("__call__", "guidance_scale"),
+    }
     name: ClassVar[str] = "diffusers:img2img"
     together: ClassVar[bool] = True
 
-    def latents(self, backbone: StableDiffusion, z: Tensor, edit: Edit, generators: list[torch.Generator]) -> Tensor:
+    def latents(self, backbone: Latent, z: Tensor, edit: Edit, generators: list[torch.Generator]) -> Tensor:
         """See ``Peer``."""
-        pipe = self._pipe(backbone, scheduler=DDIMScheduler.from_config(backbone.scheduler_config))
+        pipe, side = self._pipe(backbone, scheduler=_sampler(backbone)), backbone.resolution
         settings = {"num_inference_steps": self.steps, "strength": self.strength, "guidance_scale": self.guidance}
+        size = {name: side for name in ("height", "width") if name in signature(pipe.__call__).parameters}
         words = _towards_target(backbone, edit, len(z))
-        result: Tensor = pipe(image=z, generator=generators, output_type="latent", **settings, **words).images
+        result: Tensor = pipe(image=z, generator=generators, output_type="latent", **settings, **size, **words).images
+        if backbone.family == "flux":  # in patches
+            result = pipe._unpack_latents(result, side, side, pipe.vae_scale_factor)
         return result
 
 
@@ -135,26 +169,31 @@ class ImageToImage(Peer):
 class LeditsPp(Peer):
     """LEDITS++ with its default solver (sde-dpmsolver++): ``steps`` evaluations up, 3 ``steps`` down."""
 
-    steps: int = 30
+    steps: int | None = None
     skip: float = 0.15
     guidance: float = 5.0
     threshold: float = 0.9
-    pipeline: ClassVar[str] = "LEditsPPPipelineStableDiffusion"
+    pipelines: ClassVar[Mapping[str, str]] = {
+        "stable_diffusion": "LEditsPPPipelineStableDiffusion",
+        "sdxl": "LEditsPPPipelineStableDiffusionXL",
+    }
+    defaults: ClassVar[Mapping[str, tuple[str, str]]] = {"steps": ("invert", "num_inversion_steps")}
     name: ClassVar[str] = "diffusers:leditspp"
 
     def refusal(self, backbone: Backbone) -> str | None:
-        """See ``Peer``. Its masks read the cross-attention at a quarter of the latent's size."""
+        """See ``Peer``. The masks of Stable Diffusion read the cross-attention at a quarter of the latent's size."""
         reason = super().refusal(backbone)
-        if reason is not None or not isinstance(backbone, StableDiffusion):
+        if reason is not None or not isinstance(backbone, Latent):
             return reason
-        blocks = backbone.unet.config.down_block_types[2:3]
-        if not any("CrossAttn" in block for block in blocks):
+        blocks = _network(backbone).config.down_block_types[2:3]
+        if backbone.family == "stable_diffusion" and not any("CrossAttn" in block for block in blocks):
             return f"the U-Net of {backbone.card.name} reads no words at a quarter of the latent's size"
-        if backbone.tokenizer.model_max_length > LONGEST:
+        tokenizers = (getattr(backbone, name, None) for name in ("tokenizer", "tokenizer_2"))
+        if any(tokenizer.model_max_length > LONGEST for tokenizer in tokenizers if tokenizer is not None):
             return f"the tokenizer of {backbone.card.name} names no model_max_length, to which it pads"
         return None
 
-    def latents(self, backbone: StableDiffusion, z: Tensor, edit: Edit, generators: list[torch.Generator]) -> Tensor:
+    def latents(self, backbone: Latent, z: Tensor, edit: Edit, generators: list[torch.Generator]) -> Tensor:
         """See ``Peer``."""
         settings = {"algorithm_type": "sde-dpmsolver++", "solver_order": 2}
         solver = DPMSolverMultistepScheduler.from_config(backbone.scheduler_config, **settings)
@@ -182,10 +221,10 @@ class DiffEdit(Peer):
     strength: float = 0.8
     guidance: float = 7.5
     maps: int = 10
-    pipeline: ClassVar[str] = "StableDiffusionDiffEditPipeline"
+    pipelines: ClassVar[Mapping[str, str]] = {"stable_diffusion": "StableDiffusionDiffEditPipeline"}
     name: ClassVar[str] = "diffusers:diffedit"
 
-    def latents(self, backbone: StableDiffusion, z: Tensor, edit: Edit, generators: list[torch.Generator]) -> Tensor:
+    def latents(self, backbone: Latent, z: Tensor, edit: Edit, generators: list[torch.Generator]) -> Tensor:
         """See ``Peer``."""
         up, down = (kind.from_config(backbone.scheduler_config) for kind in (DDIMInverseScheduler, DDIMScheduler))
         pipe = self._pipe(backbone, scheduler=down, inverse_scheduler=up)
@@ -210,7 +249,7 @@ class InstructPix2Pix(Peer):
     steps: int = 100
     guidance: float = 7.5
     image_guidance: float = 1.5
-    pipeline: ClassVar[str] = "StableDiffusionInstructPix2PixPipeline"
+    pipelines: ClassVar[Mapping[str, str]] = {"stable_diffusion": "StableDiffusionInstructPix2PixPipeline"}
     name: ClassVar[str] = "diffusers:instruct"
     sees: ClassVar[bool] = True
     together: ClassVar[bool] = True
@@ -222,9 +261,9 @@ class InstructPix2Pix(Peer):
             return f"the U-Net of {backbone.card.name} sees no image"
         return reason
 
-    def latents(self, backbone: StableDiffusion, z: Tensor, edit: Edit, generators: list[torch.Generator]) -> Tensor:
+    def latents(self, backbone: Latent, z: Tensor, edit: Edit, generators: list[torch.Generator]) -> Tensor:
         """See ``Peer``. Latents of an image go in as its own autoencoder gives them."""
-        pipe = self._pipe(backbone, scheduler=DDIMScheduler.from_config(backbone.scheduler_config))
+        pipe = self._pipe(backbone, scheduler=_sampler(backbone))
         settings: dict[str, Any] = {"guidance_scale": self.guidance, "image_guidance_scale": self.image_guidance}
         words = _towards_target(backbone, edit, len(z))
         settings |= {"image": backbone._beside(z, z), "num_inference_steps": self.steps}
@@ -232,10 +271,29 @@ class InstructPix2Pix(Peer):
         return result
 
 
-def _towards_target(backbone: StableDiffusion, edit: Edit, rows: int) -> dict[str, Tensor]:
+def _sampler(backbone: Latent) -> Any:
+    """The model's schedule with the deterministic sampler of its kind: Euler's for flows, else DDIM."""
+    if backbone.schedule.is_flow:
+        return FlowMatchEulerDiscreteScheduler.from_config(backbone.scheduler_config)
+    # latents have no bounds to be clipped to, and DDIM does not use the variance that Kandinsky's network learned
+    known = {key: value for key, value in backbone.scheduler_config.items() if key != "variance_type"}
+    return DDIMScheduler.from_config({"clip_sample": False} | known)
+
+
+def _towards_target(backbone: Latent, edit: Edit, rows: int) -> dict[str, Tensor]:
     """The target prompt, led to from no prompt, as pipelines take embeddings."""
-    target, nothing = (backbone.embed([words] * rows).tokens for words in (edit.target, ""))
-    return {"prompt_embeds": target, "negative_prompt_embeds": nothing}
+    target, nothing = (backbone.embed([words] * rows) for words in (edit.target, ""))
+    if backbone.family == "kandinsky":
+        return {"image_embeds": target.tokens[:, 0], "negative_image_embeds": nothing.tokens[:, 0]}
+    words = {"prompt_embeds": target.tokens, "negative_prompt_embeds": nothing.tokens}
+    if target.pooled is not None and nothing.pooled is not None:
+        words |= {"pooled_prompt_embeds": target.pooled, "negative_pooled_prompt_embeds": nothing.pooled}
+    return words
+
+
+def _network(backbone: Latent) -> Any:
+    """The denoiser: a U-Net, or a transformer."""
+    return getattr(backbone, "unet", getattr(backbone, "transformer", None))
 
 
 PEERS: dict[str, type[Peer]] = {kind.name: kind for kind in (ImageToImage, LeditsPp, DiffEdit, InstructPix2Pix)}
@@ -249,21 +307,23 @@ def get(name: str) -> Peer:
 
 
 @contextmanager
-def _counted(backbone: StableDiffusion) -> Iterator[None]:
-    """Inside, rows that the U-Net is asked count as evaluations, and one that sees an image sees nothing where it is given none;
-    afterwards its attention is as it was.
+def _counted(backbone: Latent) -> Iterator[None]:
+    """Inside, rows that the network is asked count as evaluations, and one that sees an image sees nothing where it is given
+    none; afterwards its attention is as it was.
     """
+    network = _network(backbone)
 
-    def count(module: Any, given: tuple[Any, ...]) -> tuple[Any, ...]:
-        z, *others = given
+    def count(module: Any, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, Any]:
+        name = next((key for key in ("sample", "hidden_states") if key in named), None)
+        z = named[name] if name else given[0]
         backbone.evaluations += len(z)
-        if z.shape[1] < backbone.unet.config.in_channels:
+        if sees_image(backbone) and z.shape[1] < network.config.in_channels:
             z = torch.cat([z, torch.zeros_like(z)], 1)
-        return z, *others
+        return (given, named | {name: z}) if name else ((z, *given[1:]), named)
 
-    processors, hook = backbone.unet.attn_processors, backbone.unet.register_forward_pre_hook(count)
+    processors, hook = network.attn_processors, network.register_forward_pre_hook(count, with_kwargs=True)
     try:
         yield
     finally:
         hook.remove()
-        backbone.unet.set_attn_processor(processors)
+        network.set_attn_processor(processors)

@@ -199,9 +199,7 @@ def bench(
     labelled = dict(methods) if isinstance(methods, Mapping) else {method.name: method for method in methods}
     if len(labelled) < len(methods):
         raise WordsError("two methods of one name: give a mapping from a name of your choice to each")
-    for method in labelled.values():
-        if isinstance(method, Peer):
-            method.check(backbone)
+    labelled = {label: m.settled(backbone) if isinstance(m, Peer) else m for label, m in labelled.items()}
     names = list(findings) or shared(world, backbone.card.findings)
     (folder / "cells").mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
