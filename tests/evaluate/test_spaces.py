@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -67,6 +69,84 @@ def test_a_dual_encoder_normalises_as_its_processor_says_and_scores_words(clip, 
     told = fidelity(world / "manifest.csv", world / "made.csv", tmp_path, spaces=[f"hf:{clip}"], offline=True)
     score = told["spaces"][0]["scores"]["image-text/tiny-clip"]
     assert -1 <= score["low"] <= score["mean"] <= score["high"] <= 1 and score["n"] == 40
+
+
+class FakeClip(torch.nn.Module):
+    """Three numbers an image or text, which tell what was asked."""
+
+    def __init__(self):
+        super().__init__()
+        settings = {"size": (24, 24), "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4)}
+        self.visual = SimpleNamespace(preprocess_cfg=settings)
+
+    def encode_image(self, x):
+        return x.mean((2, 3))
+
+    def encode_text(self, tokens):
+        return tokens.float()
+
+
+@pytest.fixture
+def biomed(tmp_path, monkeypatch):
+    """A folder as OpenCLIP saves one, and a package in its place that records what it is asked."""
+    asked = []
+
+    def create_model(name, **settings):
+        asked.append((name, settings))
+        return FakeClip()
+
+    package = SimpleNamespace(
+        create_model=create_model,
+        get_tokenizer=lambda name: lambda words: torch.tensor([[len(word), 1, 0] for word in words]),
+    )
+    monkeypatch.setitem(sys.modules, "open_clip", package)
+    folder = tmp_path / "tiny-biomed"
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": {"text_cfg": {}}}))
+    return folder, asked
+
+
+def test_open_clip_opens_a_folder_and_scores_words(biomed, world, tmp_path):
+    folder, asked = biomed
+    space, x = open_space(f"open_clip:{folder}", offline=True), images(2, 3, 24)
+    assert asked == [(f"local-dir:{folder}", {"require_pretrained": True, "weights_only": True})]
+    assert (space.name, space.size, space.channels, space.dimensions) == ("tiny-biomed", 24, 3, 3)
+    wanted = (x.mean((2, 3)) - torch.tensor([0.4, 0.5, 0.6])) / torch.tensor([0.2, 0.3, 0.4])
+    torch.testing.assert_close(space(x), wanted)
+    assert space.texts(["ab", "abcd"]).tolist() == [[2, 1, 0], [4, 1, 0]]
+    told = fidelity(world / "manifest.csv", world / "made.csv", tmp_path, spaces=[f"open_clip:{folder}"], offline=True)
+    assert told["spaces"][0]["scores"]["image-text/tiny-biomed"]["n"] == 40
+
+
+def test_open_clip_reaches_for_the_hub_only_where_it_may(biomed, monkeypatch):
+    folder, asked = biomed
+    fetched = []
+
+    def snapshot_download(name, local_files_only):
+        fetched.append((name, local_files_only))
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    for offline in (False, True):
+        assert open_space("open_clip:someone/biomed", offline=offline).name == "biomed"
+    assert fetched == [("someone/biomed", False), ("someone/biomed", True)]
+    assert asked[0][0] == f"local-dir:{folder}"
+    text = {"hf_model_name": "someone/bert"}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": {"text_cfg": text}}))
+    assert open_space(f"open_clip:{folder}").name == "tiny-biomed"
+    with pytest.raises(ModelError, match="hf_model_name, someone/bert, is on the hub"):
+        open_space(f"open_clip:{folder}", offline=True)
+    (folder / "open_clip_config.json").unlink()
+    with pytest.raises(ModelError, match="cannot be opened .*open_clip_config.json"):
+        open_space(f"open_clip:{folder}")
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    with pytest.raises(ModelError, match=r"needs open-clip-torch; pip install 'counterscan\[metrics\]'"):
+        open_space(f"open_clip:{folder}")
+
+
+def test_open_clip_that_is_not_in_the_cache_is_refused(biomed):
+    with pytest.raises(ModelError, match="open_clip:someone/absent: cannot be opened"):
+        open_space("open_clip:someone/absent", offline=True)
 
 
 def test_inception_is_asked_as_its_torchscript_file_wants(tmp_path):

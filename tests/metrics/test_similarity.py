@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+from urllib.error import URLError
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +16,7 @@ from torchmetrics.functional.image import (
 )
 
 from counterscan.errors import ModelError
+from counterscan.metrics import similarity
 from counterscan.metrics.similarity import lpips, mae, ms_ssim, ms_ssim_diversity, psnr, ssim
 
 
@@ -78,9 +83,38 @@ def test_what_cannot_be_compared_is_refused():
         ms_ssim_diversity([np.zeros((200, 200))])
 
 
-def test_lpips_says_what_it_needs():
-    try:
-        import lpips as _  # noqa: F401
-    except ImportError:
-        with pytest.raises(ModelError, match="pip install lpips"):
-            lpips(np.zeros((64, 64)), np.zeros((64, 64)))
+@pytest.fixture
+def fresh():
+    similarity._perceptual.cache_clear()
+    yield
+    similarity._perceptual.cache_clear()
+
+
+def test_lpips_says_what_it_needs(fresh, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    with pytest.raises(ModelError, match=r"^LPIPS needs the package lpips: pip install 'counterscan\[metrics\]'$"):
+        lpips(np.zeros((64, 64)), np.zeros((64, 64)))
+
+
+def test_lpips_asks_the_package_once_and_as_it_wants(fresh, monkeypatch):
+    made = []
+
+    class Network(torch.nn.Module):
+        def __init__(self, net, verbose):
+            super().__init__()
+            made.append(net)
+
+        def forward(self, x, y):
+            assert x.shape == y.shape == (1, 3, 40, 64) and x.dtype == torch.float32 and x.min() == -1
+            return (x - y).abs().mean().view(1, 1, 1, 1)
+
+    monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=Network))
+    black, grey, colour = np.zeros((40, 64)), np.full((40, 64), 0.5), np.zeros((40, 64, 3))
+    assert lpips(black, grey) == 1 and lpips(colour, colour) == 0 and made == ["alex"]
+
+    def absent(**_):
+        raise URLError("no network")
+
+    monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=absent))
+    with pytest.raises(ModelError, match="cannot fetch the weights of vgg.*no network"):
+        lpips(black, black, "vgg")

@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,9 @@ from counterscan.errors import ModelError, WordsError
 if TYPE_CHECKING:
     from torch import Tensor
 
-KNOWN = "a classifier (chest-nih-judge, a folder), inception:FILE, xrv:NAME, hf:MODEL or module:function"
+KNOWN = (
+    "a classifier (chest-nih-judge, a folder), inception:FILE, xrv:NAME, hf:MODEL, open_clip:MODEL or module:function"
+)
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ def open_space(spec: str, *, offline: bool = False) -> Space:
 
     A folder or built-in of :class:`~counterscan.robustness.classifier.Classifier`; ``inception:FILE`` with the TorchScript
     file ``inception-2015-12-05.pt`` (FID as its authors compute it, but for the resizing); ``xrv:NAME`` of torchxrayvision
-    (FID_XRV); ``hf:MODEL``, a folder or hub id of a transformers image or dual encoder (RAD-DINO, CLIP); or
-    ``module:function``, a Python callable on (B, 3, 224, 224).
+    (FID_XRV); ``hf:MODEL``, a folder or hub id of a transformers image or dual encoder (RAD-DINO, CLIP); ``open_clip:MODEL``,
+    one of an OpenCLIP dual encoder (BiomedCLIP); or ``module:function``, a Python callable on (B, 3, 224, 224).
 
     Raises:
         WordsError: no such space.
@@ -75,6 +77,8 @@ def open_space(spec: str, *, offline: bool = False) -> Space:
         return _xrv(rest)
     if kind == "hf":
         return _transformer(rest, offline)
+    if kind == "open_clip":
+        return _open_clip(rest, offline)
     try:
         return _sized(rest, 224, 3, getattr(importlib.import_module(kind), rest))
     except (ImportError, AttributeError, ValueError):
@@ -130,13 +134,11 @@ def _transformer(spec: str, offline: bool) -> Space:
     size = facts.get("crop_size") or facts.get("size") or 224
     if isinstance(size, dict):
         size = size.get("height") or size["shortest_edge"]
-    mean, deviation = (
-        torch.tensor(facts.get(key) or [0.5] * 3).view(1, 3, 1, 1) for key in ("image_mean", "image_std")
-    )
+    normal = _normaliser(*(facts.get(key) or [0.5] * 3 for key in ("image_mean", "image_std")))
     dual = hasattr(model, "get_image_features")
 
     def call(images: Tensor) -> Tensor:
-        pixels = (images - mean) / deviation
+        pixels = normal(images)
         return _pooled(model.get_image_features(pixel_values=pixels) if dual else model(pixel_values=pixels))
 
     def texts(prompts: Sequence[str]) -> Tensor:
@@ -145,8 +147,49 @@ def _transformer(spec: str, offline: bool) -> Space:
             tokens = tokenizer(list(prompts), padding=True, truncation=True, return_tensors="pt")
             return _pooled(model.get_text_features(**tokens)).float()
 
-    space = _sized(Path(spec).name, int(size), 3, call)
-    return Space(space.name, space.size, 3, space.dimensions, call, texts=texts if dual else None)
+    return replace(_sized(Path(spec).name, int(size), 3, call), texts=texts if dual else None)
+
+
+def _open_clip(spec: str, offline: bool) -> Space:
+    """Images as those of :func:`_transformer`. The folder holds ``open_clip_config.json``, weights and tokenizer."""
+    import torch
+    from huggingface_hub import snapshot_download
+
+    try:
+        package: Any = importlib.import_module("open_clip")
+    except ImportError:
+        raise ModelError(f"open_clip:{spec}: needs open-clip-torch; pip install 'counterscan[metrics]'") from None
+    try:
+        folder = Path(spec) if Path(spec).is_dir() else Path(snapshot_download(spec, local_files_only=offline))
+        config = json.loads((folder / "open_clip_config.json").read_text("utf-8"))
+        encoder = config["model_cfg"]["text_cfg"].get("hf_model_name")
+        if offline and encoder and not Path(encoder).is_dir():  # open_clip would ask the hub for its configuration
+            raise ValueError(
+                f"its hf_model_name, {encoder}, is on the hub; name a folder there, or go without --offline"
+            )
+        named = f"local-dir:{folder}"
+        model = package.create_model(named, require_pretrained=True, weights_only=True).eval()
+        tokenizer = package.get_tokenizer(named)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(f"open_clip:{spec}: cannot be opened ({' '.join(str(error).split())[:160]})") from None
+    told = model.visual.preprocess_cfg
+    size, normal = told["size"], _normaliser(told["mean"], told["std"])
+
+    def texts(prompts: Sequence[str]) -> Tensor:
+        with torch.no_grad():
+            found: Tensor = model.encode_text(tokenizer(list(prompts))).float()
+        return found
+
+    side = size if isinstance(size, int) else size[0]
+    return replace(_sized(Path(spec).name, side, 3, lambda x: model.encode_image(normal(x))), texts=texts)
+
+
+def _normaliser(mean: Sequence[float], deviation: Sequence[float]) -> Callable[[Tensor], Tensor]:
+    """Images (B, 3, H, W) as an encoder was trained on them."""
+    import torch
+
+    centre, scale = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, deviation))
+    return lambda images: (images - centre) / scale
 
 
 def _pooled(output: Any) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
@@ -76,13 +77,11 @@ def ms_ssim_diversity(images: Sequence[Image]) -> float:
 def lpips(a: Image, b: Image, net: str = "alex") -> float:
     """Learned perceptual distance (Zhang et al., CVPR 2018), 0 for equal images; by the package ``lpips``, where installed.
 
+    The package fetches the weights of ``net``, such as "alex" or "vgg", when it is first asked.
+
     Raises:
-        ModelError: the package is not installed.
+        ModelError: the package is not installed, or the weights cannot be fetched.
     """
-    try:
-        import lpips as package
-    except ImportError:
-        raise ModelError("LPIPS needs the package lpips and torchvision; pip install lpips") from None
     import torch
 
     def tensor(x: Image) -> Any:
@@ -90,7 +89,20 @@ def lpips(a: Image, b: Image, net: str = "alex") -> float:
         return torch.from_numpy(np.ascontiguousarray(colour, np.float32)).permute(2, 0, 1)[None] * 2 - 1
 
     with torch.no_grad():
-        return float(package.LPIPS(net=net, verbose=False)(tensor(a), tensor(b)))
+        return float(_perceptual(net)(tensor(a), tensor(b)))
+
+
+@lru_cache(maxsize=1)
+def _perceptual(net: str) -> Any:
+    """The network of ``lpips``."""
+    try:
+        import lpips as package
+
+        return package.LPIPS(net=net, verbose=False).eval()
+    except ImportError:
+        raise ModelError("LPIPS needs the package lpips: pip install 'counterscan[metrics]'") from None
+    except OSError as error:
+        raise ModelError(f"LPIPS cannot fetch the weights of {net}: {' '.join(str(error).split())}") from None
 
 
 def _ssim_maps(a: Image, b: Image) -> tuple[Image, Image]:
