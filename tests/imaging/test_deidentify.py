@@ -123,12 +123,19 @@ def test_the_command(tmp_path):
         data = pydicom.dcmread(SOURCE)
         data.SOPInstanceUID = generate_uid()
         data.save_as(tmp_path / f"in/deep/IM{i}")
+    (tmp_path / "key").write_bytes(b"0123456789abcdef")
     call = ["data", "deidentify", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--json"]
+    call += ["--key", str(tmp_path / "key")]
     done = CliRunner().invoke(app, call)
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout) == {
         "folder": str(tmp_path / "out"), "items": 3, "failed": 0, "pixels_not_declared_clean": 3,
     }  # fmt: skip
-    assert len({pydicom.dcmread(p).PatientID for p in (tmp_path / "out").iterdir()}) == 1
+    assert len({pydicom.dcmread(p).PatientID for p in (tmp_path / "out").glob("*.dcm")}) == 1
+    text = (tmp_path / "out/run.json").read_text()
+    record = json.loads(text)
+    assert (record["command"], record["result"]["items"]) == ("data deidentify", 3)
+    assert record["settings"] == {"source": str(tmp_path / "in"), "key": str(tmp_path / "key")}
+    assert "0123456789abcdef" not in text
     (tmp_path / "in/bad.dcm").write_bytes(b"nonsense")
     assert CliRunner().invoke(app, call).exit_code == 1

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from counterscan.cli.output import complain, emit, explain, folder_for, progress
+from counterscan.cli.output import complain, emit, explain, folder_for, progress, write_run
 from counterscan.errors import CounterscanError, WordsError
 
 
@@ -49,6 +49,8 @@ def deidentify(
                 failed += 1
             report(number, len(paths))
     summary = {"folder": str(folder), "items": done, "failed": failed, "pixels_not_declared_clean": unsaid}
+    if done:
+        write_run(folder, "data deidentify", {"source": source, "key": key}, summary)
     text = f"{done} files in {folder}"
     if unsaid:
         text += f"; {unsaid} do not say whether text is burnt into their pixels: look at them"
