@@ -128,6 +128,8 @@ def test_wrong_words_stop_before_any_image(
         ("edit", "a.png", "--remove", "pacemaker", "--model", "no-such-model", "-o", "out"),
         ("demo", "--model", "no-such-model", "-o", "out"),
         ("data", "world", "moon", "-o", "out"),
+        ("data", "import", "captions", "images", "-o", "manifest.txt"),
+        ("data", "caption", "manifest.csv", "-o", "captioned.txt"),
     ],
 )
 def test_usage_errors_are_one_line_too(

@@ -33,13 +33,22 @@ def import_(
     from counterscan.data.readers import open_layout
     from counterscan.data.splits import with_splits
 
-    writable(output.parent)
+    _check_manifest(output)
     found = open_layout(layout, source, output.parent / f"{output.stem}-images")
     records = with_splits(found.records) if split else found.records
     with progress(f"importing {layout}"):
         count = write(output, records, found.findings, found.contrasts)
     summary = {"manifest": str(output), "layout": layout, "items": count, "findings": list(found.findings)}
     emit(summary, as_json, f"{count} images in {output}")
+
+
+def _check_manifest(output: Path) -> None:
+    """Refuse what no manifest can be written to, before any work."""
+    from counterscan.data.manifest import ENDINGS
+
+    writable(output.parent)
+    if output.suffix not in ENDINGS:
+        raise WordsError(f"{output}: name a manifest that ends in {', '.join(ENDINGS)}")
 
 
 def layouts(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
@@ -107,7 +116,7 @@ def caption(
     for name, value, choices in (("--from", source, SOURCES), ("--uncertain", uncertain, POLICIES)):
         if value not in choices:
             raise WordsError(f"{name} {value!r}: one of {', '.join(choices)}")
-    writable(output.parent)
+    _check_manifest(output)
     wording = Wording(source, template, uncertain, deny, paraphrase, view, person)  # type: ignore[arg-type]
     told = Told()
     fits = encoder_of(model, offline=offline) if model else None
