@@ -77,11 +77,18 @@ def test_until_says_when_it_did_not_reach(places: dict[str, str], tmp_path: Path
 def test_a_foreign_classifier_is_told_its_labels(places: dict[str, str], tmp_path: Path) -> None:
     net = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(1, 2))
     torch.jit.trace(net, torch.zeros(2, 1, 224, 224)).save(str(tmp_path / "mine.ts"))
+    seen = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 2))
+    torch.jit.trace(seen, torch.zeros(2, 3, 16, 16)).save(str(tmp_path / "colour.ts"))
     words = ["--best-of", 2, "--selector", tmp_path / "mine.ts"]
     value, code, said = run(places, tmp_path / "out", *words, "--labels", "pacemaker, hernia")
     assert code == 0, said
     assert value["items"][0]["selector"] == "mine.ts"
     assert json.loads((tmp_path / "out/run.json").read_text())["settings"]["labels"] == "pacemaker, hernia"
+    words = ["--best-of", 1, "--judge", tmp_path / "colour.ts", "--size", 16, "--channels", 3]
+    value, code, said = run(places, tmp_path / "judged", *words, "--labels", "pacemaker,hernia")
+    assert code == 0, said
+    assert value["items"][0]["judge"]["name"] == "colour.ts"
+    words = ["--best-of", 2, "--selector", tmp_path / "mine.ts"]
     assert run(places, tmp_path / "none", *words)[1:] == (2, "mine.ts: name its outputs with --labels a,b,c")
 
 

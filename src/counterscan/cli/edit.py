@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from counterscan.cli.output import Device, Dtype, Report, Slice, each, emit, folder_for, write_run
+from counterscan.cli.robustness import Channels, Labels, Size
 
 if TYPE_CHECKING:
     from counterscan.imaging import Picture
@@ -45,9 +47,9 @@ def edit(
     judge: Annotated[
         str | None, typer.Option(help="Another classifier, that scores the result; a built-in model's own otherwise.")
     ] = None,
-    labels: Annotated[
-        str | None, typer.Option(help="Names of the outputs, comma-separated, of a foreign selector or judge.")
-    ] = None,
+    labels: Labels = None,
+    size: Size = None,
+    channels: Channels = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
@@ -69,7 +71,8 @@ def edit(
     request: dict[str, Any] = {"remove": remove or [], "add": add or [], "source": source, "target": target}
     request |= {"instruct": instruct, "region": region, "mask": mask, "keep": keep or []}
     counterscan.edit([], **request, method=method, model=backbone)  # refuses wrong words before any image is opened
-    choice = _choice(backbone.card.name, until, best_of, selector, judge, labels)
+    foreign = {"labels": re.split(r"\s*,\s*", labels) if labels else (), "size": size, "channels": channels}
+    choice = _choice(backbone.card.name, until, best_of, selector, judge, foreign)
 
     def work(path: Path, stem: str, report: Report) -> dict[str, Any]:
         picture = read(path, slice_index=slice_index)
@@ -94,11 +97,14 @@ def edit(
 
 
 def _choice(
-    model: str, until: float | None, best_of: int, selector: str | None, judge: str | None, labels: str | None
+    model: str, until: float | None, best_of: int, selector: str | None, judge: str | None, foreign: dict[str, Any]
 ) -> Callable[[Picture, dict[str, Any]], tuple[Any, dict[str, Any]]] | None:
-    """One image's search and what is told of it; ``None`` where nothing is searched and nobody judges."""
-    if labels is not None and selector is None and judge is None:
-        raise typer.BadParameter("--labels names outputs: give --selector or --judge as well")
+    """One image's search and what is told of it; ``None`` where nothing is searched and nobody judges.
+
+    ``foreign`` is what has to be told of a selector or judge that does not say it itself.
+    """
+    if any(foreign.values()) and selector is None and judge is None:
+        raise typer.BadParameter("--labels, --size, --channels: give --selector or --judge too")
     if until is None and best_of == 1 and judge is None:
         if selector is not None:
             raise typer.BadParameter("--selector chooses among results: give --until or --best-of as well")
@@ -106,9 +112,8 @@ def _choice(
     from counterscan.robustness.opening import open_classifier
     from counterscan.search import judged, search
 
-    names = [name.strip() for name in labels.split(",")] if labels else ()
     judge = judge or (f"{model}-judge" if _built_in(f"{model}-judge") else None)
-    chooses, judges = (open_classifier(spec, names) if spec else None for spec in (selector, judge))
+    chooses, judges = (open_classifier(spec, **foreign) if spec else None for spec in (selector, judge))
 
     def found(picture: Picture, asked: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         from counterscan.cli.output import complain
