@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from tests.models import tiny
+from torch import Tensor
 
+import counterscan
 from counterscan.training.shipping import BITS, copy_as_half, rounded
 
 
@@ -22,12 +26,12 @@ def test_rounding_is_to_the_nearest_and_leaves_zeros_at_the_end():
     assert small < 0.85 * plain
 
 
-def test_only_the_denoiser_is_rounded(tmp_path):
-    for name in ("unet", "vae"):
-        (tmp_path / "start" / name).mkdir(parents=True)
-        save_file({"w": torch.full((4,), 0.1)}, tmp_path / "start" / name / "x.safetensors")
-    copy_as_half(tmp_path / "start", tmp_path / "out")
-    kept = {name: load_file(tmp_path / "out" / name / "x.safetensors")["w"] for name in ("unet", "vae")}
-    assert torch.equal(kept["vae"], torch.full((4,), 0.1).half())
-    assert torch.equal(kept["unet"], rounded(torch.full((4,), 0.1)))
-    assert not torch.equal(kept["unet"], kept["vae"])
+def test_only_the_denoiser_is_rounded_and_the_card_is_signed(tmp_path):
+    start, out = tiny(tmp_path / "start"), tmp_path / "out"
+    copy_as_half(start, out)
+    for name, half in (("unet", rounded), ("vae", Tensor.half)):
+        file = f"{name}/diffusion_pytorch_model.safetensors"
+        before, kept = load_file(start / file), load_file(out / file)
+        assert all(torch.equal(kept[key], half(value)) for key, value in before.items())
+    signed = json.loads((out / "counterscan.json").read_text())["training"]["fingerprint"]
+    assert signed == counterscan.load(out).fingerprint != counterscan.load(start).fingerprint

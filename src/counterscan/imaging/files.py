@@ -1,7 +1,8 @@
-"""Files that are either whole or absent."""
+"""Files that are either whole or absent, and what tells one from another."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,3 +26,9 @@ def replacing(path: Path) -> Iterator[Path]:
         raise ImageError(f"{path.name}: cannot be written ({error.strerror or type(error).__name__})") from error
     finally:
         draft.unlink(missing_ok=True)
+
+
+def digest(path: Path) -> str:
+    """16 hex digits that change with what is in a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

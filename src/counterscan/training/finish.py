@@ -20,6 +20,7 @@ from counterscan.training.config import Config
 from counterscan.training.corpus import Corpus
 from counterscan.training.parts import plain_state
 from counterscan.training.pictures import read_row
+from counterscan.training.shipping import sign
 from counterscan.training.state import write_text
 from counterscan.training.validation import last
 
@@ -56,7 +57,7 @@ def save_model(
 ) -> Path:
     """Write the pipeline into ``config.output``: what was trained anew, the rest as it was, and a card.
 
-    ``model_index.json`` is written last, so a folder that has one is complete.
+    ``model_index.json`` is written last, so a folder that has one is complete; then the card is signed.
     """
     out = config.output
     index = json.loads((start / "model_index.json").read_text(encoding="utf-8"))
@@ -86,6 +87,7 @@ def save_model(
             )
         card_of(backbone, config, corpus, losses, processes).write(out)
         write_text(out / "model_index.json", json.dumps(index, indent=2) + "\n")
+        sign(out)
     except OSError as error:
         raise WorkError(
             f"{out}: the model cannot be written ({error.strerror}); make room and run the same command"

@@ -22,6 +22,7 @@ from counterscan.robustness.classifier import Classifier
 from counterscan.robustness.fit import FitSettings, as_images, fit
 from counterscan.training.captions import Row
 from counterscan.training.radiographs import NIH_NAMES, nih_images, nih_table
+from counterscan.training.shipping import sign
 from counterscan.training.world_set import world_rows
 
 TEST_SEED = 700_000_000
@@ -145,6 +146,7 @@ def save(model: Classifier, o: argparse.Namespace, data: str, settings: FitSetti
     """Write the classifier and its card."""
     facts = {"name": o.out.name, "data": data, "settings": repr(settings), "seed": o.seed, "scores": scores}
     model.save(o.out, facts | {"command": f"python -m counterscan.training.judge {o.stage}", "license": "Apache-2.0"})
+    sign(o.out)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What every built-in model goes through before it is part of the package."""
+"""What every built-in model goes through before it is part of the package, and the fingerprint on a model's card."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BITS = 6  # of the 10 that float16 has after the point: weights move by 0.4 %, a
 
 def copy_as_half(start: Path, out: Path) -> None:
     """Copy a pipeline folder with its weights in float16, the denoiser's rounded to :data:`BITS`: half the size, and read back as
-    float32. Drafts and the states of training stay behind.
+    float32, and its card signed. Drafts and the states of training stay behind.
     """
     from safetensors.torch import load_file, save_file
     from torch import Tensor
@@ -30,6 +30,27 @@ def copy_as_half(start: Path, out: Path) -> None:
     for path in out.rglob("config.json"):  # where it was trained is nobody's business
         config = {k: v for k, v in json.loads(path.read_text()).items() if k != "_name_or_path"}
         path.write_text(json.dumps(config, indent=2) + "\n")
+    sign(out)
+
+
+def sign(folder: Path) -> None:
+    """Write a model's fingerprint onto its card, under ``training``, or onto that of a classifier.
+
+    It is what ``counterscan models verify`` compares with. It is of weights and noise schedule: the card has no part in it.
+    """
+    from counterscan.backbones import load
+    from counterscan.backbones.card import FILE
+    from counterscan.imaging.files import digest
+    from counterscan.robustness.classifier import CARD, WEIGHTS
+    from counterscan.training.state import write_text
+
+    path = folder / (CARD if (folder / CARD).is_file() else FILE)
+    card = json.loads(path.read_text(encoding="utf-8"))
+    if path.name == CARD:
+        card["fingerprint"] = digest(folder / WEIGHTS)
+    else:
+        card["training"] = dict(card.get("training", {})) | {"fingerprint": load(folder, offline=True).fingerprint}
+    write_text(path, json.dumps(card, indent=2) + "\n")
 
 
 def rounded(value: Tensor) -> Tensor:
