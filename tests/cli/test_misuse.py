@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from tests.models import tiny
 
 from counterscan.cli import main
 from counterscan.cli.output import unique_stems
+from counterscan.evaluate.spaces import BUILT_IN
 
 Run = Callable[..., tuple[int, str, str]]
 KEYS = {"image", "counterfactual", "difference", "mask", "method", "evaluations", "seconds", "seed", "source"}
@@ -208,6 +210,25 @@ def test_verify_compares_with_the_card(run: Run, tmp_path: Path) -> None:
     for promised, code in ((fingerprint, 0), ("0" * 16, 1)):
         (folder / "counterscan.json").write_text(json.dumps(card | {"training": {"fingerprint": promised}}))
         assert run("models", "verify", folder)[0] == code
+
+
+def test_classifiers_are_models_too(run: Run, tmp_path: Path) -> None:
+    known = {facts["name"]: facts for facts in json.loads(run("models", "list", "--json")[1])["classifiers"]}
+    assert {"chest-nih-judge", "chest-world-judge"} <= known.keys()
+    facts = known["chest-nih-judge"]
+    assert json.loads(run("models", "show", "chest-nih-judge", "--json")[1]) == facts
+    code, shown, _ = run("models", "verify", "chest-nih-judge", "--json")
+    assert (code, json.loads(shown)["card"]) == (0, facts["fingerprint"])
+    folder = tmp_path / "other"
+    shutil.copytree(BUILT_IN / "chest-nih-judge", folder)
+    (folder / "classifier.json").write_text(json.dumps(facts | {"fingerprint": "0" * 16}))
+    assert run("models", "verify", folder)[0] == 1
+
+
+def test_built_in_cards_are_signed(run: Run) -> None:
+    code, shown, _ = run("models", "verify", "brain-world", "--json")
+    found = json.loads(shown)
+    assert (code, found["card"]) == (0, found["fingerprint"])
 
 
 def test_equal_names_and_chained_edits_overwrite_nothing(run: Run, model: str, tmp_path: Path) -> None:

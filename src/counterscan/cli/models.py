@@ -4,36 +4,58 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from counterscan.cli.output import emit
+from counterscan.errors import ModelError, WordsError
 
 app = typer.Typer(
     help="List, show and verify models.", epilog="Example: counterscan models show chest-nih", no_args_is_help=True
 )
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Model = Annotated[str, typer.Argument(help="A built-in name, a folder or a hub id that has been fetched before.")]
+Model = Annotated[
+    str,
+    typer.Argument(help="A built-in name, a folder (of a classifier too) or a hub id that has been fetched before."),
+]
 
 
 @app.command("list")
 def list_models(as_json: AsJson = False) -> None:
-    """The built-in models and their scores.
+    """The built-in models, the classifiers that judge what they do, and their scores.
 
     Example: counterscan models list
     """
     from counterscan.backbones import locate, names
     from counterscan.backbones.card import Card
+    from counterscan.evaluate.spaces import judges
 
-    cards = [card for name in names() if (card := Card.read(locate(name)))]
-    emit({"models": [asdict(card) for card in cards]}, as_json, "\n".join(map(_line, cards)) or "no built-in models")
+    cards = [asdict(card) for name in names() if (card := Card.read(locate(name)))]
+    known = [facts for name in judges() if (facts := _classifier(name))]
+    lines = [_line(card, card["resolution"], f"{len(card['findings'])} findings") for card in cards]
+    lines += [_line(facts, facts["size"], f"{len(facts['labels'])} labels, a classifier") for facts in known]
+    emit({"models": cards, "classifiers": known}, as_json, "\n".join(lines) or "no built-in models")
 
 
-def _line(card: object) -> str:
-    facts = asdict(card)  # type: ignore[call-overload]
-    scores = "".join(f", {key} {value:.3g}" for key, value in facts["scores"].items() if isinstance(value, int | float))
-    return f"{facts['name']:14} {facts['resolution']} px, {len(facts['findings'])} findings{scores}"
+def _line(card: dict[str, Any], side: int, knows: str) -> str:
+    scores = "".join(f", {key} {value:.3g}" for key, value in card["scores"].items() if isinstance(value, int | float))
+    return f"{card['name']:18} {side} px, {knows}{scores}"
+
+
+def _classifier(model: str) -> dict[str, Any] | None:
+    """The card of a classifier; ``None`` where that is the name of none."""
+    from counterscan.evaluate.spaces import classifier_folder
+
+    try:
+        path = classifier_folder(model) / "classifier.json"
+    except WordsError:
+        return None
+    try:
+        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read ({error})") from None
+    return facts
 
 
 @app.command()
@@ -44,13 +66,15 @@ def show(model: Model, as_json: AsJson = False) -> None:
     """
     from counterscan.backbones import locate
     from counterscan.backbones.card import Card
-    from counterscan.errors import ModelError
 
-    folder = locate(model, offline=True)
-    card = Card.read(folder)
-    if card is None:
-        raise ModelError(f"{folder}: has no counterscan.json; write one like that of a built-in model")
-    emit(asdict(card), as_json, json.dumps(asdict(card), indent=2))
+    facts = _classifier(model)
+    if facts is None:
+        folder = locate(model, offline=True)
+        card = Card.read(folder)
+        if card is None:
+            raise ModelError(f"{folder}: has no counterscan.json; write one like that of a built-in model")
+        facts = asdict(card)
+    emit(facts, as_json, json.dumps(facts, indent=2))
 
 
 @app.command()
@@ -60,13 +84,19 @@ def verify(model: Model, as_json: AsJson = False) -> None:
     Example: counterscan models verify chest-nih
     """
     import counterscan
-    from counterscan.errors import ModelError
+    from counterscan.evaluate.spaces import open_space
 
-    backbone = counterscan.load(model, offline=True)
-    found, promised = backbone.fingerprint, backbone.card.training.get("fingerprint")
+    card = _classifier(model)
+    if card is None:
+        backbone = counterscan.load(model, offline=True)
+        name, family, promised = backbone.card.name, backbone.card.family, backbone.card.training.get("fingerprint")
+        found = backbone.fingerprint
+    else:
+        space = open_space(model)
+        name, family, promised, found = space.name, "classifier", card.get("fingerprint"), space.fingerprint
     if promised and promised != found:
         raise ModelError(f"{model}: its weights have fingerprint {found}, its card says {promised}; fetch it again")
-    facts = {"model": backbone.card.name, "family": backbone.card.family, "fingerprint": found}
+    facts = {"model": name, "family": family, "fingerprint": found}
     words = "as on its card" if promised else "its card names none to compare with"
     emit(
         facts | {"card": promised, "ok": True}, as_json, f"{model}: every component opens, fingerprint {found}, {words}"

@@ -16,6 +16,7 @@ from counterscan.errors import ModelError, WordsError
 if TYPE_CHECKING:
     from torch import Tensor
 
+BUILT_IN = Path(__file__).parent.parent / "models"
 KNOWN = (
     "a classifier (chest-nih-judge, a folder), inception:FILE, xrv:NAME, hf:MODEL, open_clip:MODEL or module:function"
 )
@@ -26,7 +27,7 @@ class Space:
     """``call`` maps float32 images (B, channels, size, size) in [0, 1] to features (B, dimensions).
 
     ``labels`` and ``read`` (features -> probabilities) are those of a classifier; ``texts`` maps prompts to features of a
-    dual encoder.
+    dual encoder. ``weights`` is the digest of a classifier's.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Space:
     labels: tuple[str, ...] = ()
     read: Callable[[Tensor], Tensor] | None = None
     texts: Callable[[Sequence[str]], Tensor] | None = None
+    weights: str = ""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features (B, dimensions) float32."""
@@ -54,9 +56,14 @@ class Space:
         features = self((ramp[:, None] * ramp.flip(0)).expand(1, self.channels, -1, -1))
         return hashlib.sha256(features.numpy().round(2).tobytes()).hexdigest()[:8]
 
+    @property
+    def fingerprint(self) -> str:
+        """What tells it from others of its name: of a classifier what ``counterscan models verify`` prints, else ``key``."""
+        return self.weights or self.key
 
-def open_space(spec: str, *, offline: bool = False) -> Space:
-    """The space that ``spec`` names.
+
+def open_space(spec: str | Space, *, offline: bool = False) -> Space:
+    """The space that ``spec`` names; an open one is given back.
 
     A folder or built-in of :class:`~counterscan.robustness.classifier.Classifier`; ``inception:FILE`` with the TorchScript
     file ``inception-2015-12-05.pt`` (FID as its authors compute it, but for the resizing); ``xrv:NAME`` of torchxrayvision
@@ -67,10 +74,11 @@ def open_space(spec: str, *, offline: bool = False) -> Space:
         WordsError: no such space.
         ModelError: it cannot be opened, or a package that it needs is not installed.
     """
+    if isinstance(spec, Space):
+        return spec
     kind, colon, rest = spec.partition(":")
-    path = Path(spec)
-    if not colon or path.exists():
-        return _classifier(path)
+    if not colon or Path(spec).exists():
+        return _classifier(classifier_folder(spec))
     if kind == "inception":
         return _inception(Path(rest))
     if kind == "xrv":
@@ -85,15 +93,32 @@ def open_space(spec: str, *, offline: bool = False) -> Space:
         raise WordsError(f"no feature space {spec!r}: name {KNOWN}") from None
 
 
-def _classifier(path: Path) -> Space:
-    from counterscan.robustness.classifier import Classifier
+def judges() -> list[str]:
+    """The built-in classifiers, sorted."""
+    return sorted(path.parent.name for path in BUILT_IN.glob("*/classifier.json"))
 
-    model = Classifier.load(path)
-    name = model.facts.get("name", path.name)
+
+def classifier_folder(spec: str | Path) -> Path:
+    """The folder of a classifier, its own or that of a built-in one by its name. Raises ``WordsError`` where there is none."""
+    for folder in (Path(spec), BUILT_IN / spec):
+        if (folder / "classifier.json").is_file():
+            return folder
+    raise WordsError(
+        f"no classifier {str(spec)!r}: name a built-in one ({', '.join(judges())}) or a folder of counterscan train-classifier"
+    )
+
+
+def _classifier(folder: Path) -> Space:
+    from counterscan.imaging.files import digest
+    from counterscan.robustness.classifier import WEIGHTS, Classifier
+
+    model = Classifier.load(folder)
+    name = model.facts.get("name", folder.name)
     width = model.head.in_features
     return Space(
-        name, model.size, model.channels, width, model.features, model.labels, lambda x: model.head(x).sigmoid()
-    )
+        name, model.size, model.channels, width, model.features, model.labels, lambda x: model.head(x).sigmoid(),
+        weights=digest(folder / WEIGHTS),
+    )  # fmt: skip
 
 
 def _inception(path: Path) -> Space:
