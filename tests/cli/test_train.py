@@ -7,6 +7,7 @@ import json
 import pytest
 from tests.training.small import config_file
 
+import counterscan
 from counterscan.cli import main
 
 
@@ -37,7 +38,10 @@ def test_a_run_and_how_it_goes_on(tmp_path, capsys):
     code, out, err = run(capsys, path, "--json")
     first = json.loads(out)
     assert (code, first["steps"], first["resumed_from"]) == (0, 2, 0) and "images/s" in err
-    assert json.loads((tmp_path / "run/run.json").read_text())["settings"]["optimizer"]["rate"] == 1e-3
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert record["settings"]["optimizer"]["rate"] == 1e-3
+    assert record["model"] == {"name": "run", "fingerprint": counterscan.load(tmp_path / "run").fingerprint}
+    assert record["scores"] == first["scores"] == {}
     code, out, _ = run(capsys, path, "steps=3", "--set", "save_every=1", "--resume", "--json")
     assert code == 0 and json.loads(out)["resumed_from"] == 2
 

@@ -40,6 +40,7 @@ def train(
         emit(asdict(found) | {"seconds": found.seconds}, as_json, str(found))
         return
     folder = folder_for(asked.output)
+    from counterscan.backbones.card import Card
     from counterscan.training.state import Run
     from counterscan.training.trainer import train
 
@@ -47,7 +48,10 @@ def train(
         Run(folder).newest()
     with _told() as report:
         result = train(asked, report=report)
-    summary = asdict(result) | {"folder": str(result.folder)}
+    card = Card.read(result.folder)
+    assert card is not None  # what is trained has one
+    model = {"name": card.name, "fingerprint": card.training["fingerprint"]}
+    summary = asdict(result) | {"folder": str(result.folder), "model": model, "scores": dict(card.scores)}
     write_run(folder, "train", {"config": config, **asked.model_dump(mode="json")}, summary)
     emit(summary, as_json, f"{result.steps} steps, loss {result.loss:.4f}: the model is in {result.folder}")
 
