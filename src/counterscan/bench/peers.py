@@ -117,8 +117,9 @@ class Peer:
         """The pipeline of the loaded parts, without its progress bar. What it has no need of is left empty."""
         kind = getattr(diffusers, self.pipelines[backbone.family])
         wanted = [name for name in signature(kind.__init__).parameters if name != "self"]
-        told = {"add_watermarker": False, "force_zeros_for_empty_prompt": getattr(backbone, "zero_empty", None)}
-        parts = {name: schedulers.get(name, told.get(name, getattr(backbone, name, None))) for name in wanted}
+        zeros = getattr(backbone, "zero_empty", None)
+        given = {"add_watermarker": False, "force_zeros_for_empty_prompt": zeros} | schedulers
+        parts: dict[str, Any] = {name: given.get(name, getattr(backbone, name, None)) for name in wanted}
         if sees_image(backbone) and not self.sees:
             # the same network to a pipeline that reads from its config how many channels latents have
             parts["unet"] = copy(parts["unet"])
