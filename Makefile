@@ -10,12 +10,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 DOCS_STAMP := $(VENV)/.docs-stamp
+EXTRAS_STAMP := $(VENV)/.extras-stamp
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH = $(shell sed -n 's/^torch==\([^ ]*\).*/torch==\1/p' requirements.lock)
 CODE := src tests benchmarks
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test test-extras lint bench docs clean
 
 demo: $(STAMP)
 	$(BIN)/counterscan demo -o demo
@@ -23,6 +24,9 @@ demo: $(STAMP)
 # Side by side on the cores there are, at most four: each process holds models of its own.
 test: $(STAMP)
 	$(BIN)/pytest -q -n logical --maxprocesses 4 --dist worksteal
+
+# The same, with what `make test` skips for want of an optional package: Ray, OpenVINO, DICOM-SEG, ONNX and others
+test-extras: $(EXTRAS_STAMP) test
 
 lint: $(STAMP)
 	$(BIN)/ruff check $(CODE)
@@ -40,6 +44,10 @@ docs: $(DOCS_STAMP)
 $(DOCS_STAMP): requirements-docs.lock $(STAMP)
 	$(PIP) install -q --no-deps --require-hashes -r requirements-docs.lock
 	touch $(DOCS_STAMP)
+
+$(EXTRAS_STAMP): requirements-extras.lock $(STAMP)
+	$(PIP) install -q --no-deps --require-hashes -r requirements-extras.lock
+	touch $(EXTRAS_STAMP)
 
 # --no-deps: the lock is complete, so nothing pulls CUDA packages onto a machine that has no use for them
 $(STAMP): requirements.lock pyproject.toml

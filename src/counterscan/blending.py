@@ -21,11 +21,11 @@ Array = NDArray[np.float32]
 
 # What counts as changed: a smoothed absolute change of so many times its median over the image, so that a faint edit does
 # and what drifts everywhere does not; within bounds, in intensities from 0 to 1.
-STANDS_OUT = 3.0
+STANDS_OUT = 2.0
 LEAST, MOST = 0.01, 0.04
 SMOOTHING = 1 / 256  # of the image side: how far a pixel looks around before it is called changed
 MARGIN = 1 / 64  # of the image side: how far the changed area is grown
-REPLACED = 0.02, 0.08  # smoothed absolute change from which on, and at which, the original's finest detail goes too
+REPLACED = 0.01, 0.04  # smoothed absolute change from which on, and at which, the original's finest detail goes too
 DETAIL = 1 / 256  # of the image side: the smoothing of that
 FEATHER = 1 / 64  # of the image side: over what distance the change fades out
 SMALLEST = 1e-4  # of the image area: smaller changed areas are noise

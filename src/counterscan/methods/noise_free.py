@@ -41,7 +41,7 @@ from counterscan.methods import Progress
 from counterscan.methods.prompts import Prompts, check_settings, ticker
 from counterscan.types import Condition, Edit
 
-ZONES = {"upper": (0.1, 0.44), "middle": (0.33, 0.58), "lower": (0.46, 0.95)}  # of the height of a chest radiograph
+ZONES = {"upper": (0.1, 0.41), "middle": (0.38, 0.54), "lower": (0.52, 0.95)}  # of the height of a chest radiograph
 Number = TypeVar("Number", int, float)
 
 
