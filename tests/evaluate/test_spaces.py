@@ -164,7 +164,7 @@ def test_inception_is_asked_as_its_torchscript_file_wants(tmp_path):
 def test_what_cannot_be_opened(tmp_path):
     (tmp_path / "bad.pt").write_bytes(b"nothing")
     for spec, error in (
-        ("absent-judge", ModelError),
+        ("absent-judge", WordsError),
         (f"inception:{tmp_path / 'bad.pt'}", ModelError),
         (f"hf:{tmp_path}", ModelError),
         ("xrv:all", ModelError),
@@ -172,3 +172,7 @@ def test_what_cannot_be_opened(tmp_path):
     ):
         with pytest.raises(error):
             open_space(spec, offline=True)
+    with pytest.raises(
+        WordsError, match="no classifier 'absent-judge': name a built-in one .chest-nih-judge, chest-world"
+    ):
+        open_space("absent-judge")

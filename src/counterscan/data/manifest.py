@@ -58,12 +58,12 @@ def raw_rows(manifest: Path) -> Iterator[dict[str, str]]:
     read = {".parquet": _parquet, ".jsonl": _lines, ".ndjson": _lines, ".csv": _text, ".tsv": _text}.get(
         manifest.suffix
     )
+    if not manifest.exists():
+        raise DataError(f"{manifest}: no such file or folder")
     if read is None:
         raise DataError(f"{manifest}: a manifest is a file of {', '.join(ENDINGS)}")
     try:
         yield from read(manifest)
-    except FileNotFoundError:
-        raise DataError(f"{manifest}: no such file") from None
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{manifest}: not a readable manifest ({' '.join(str(error).split())[:200]})") from error
 

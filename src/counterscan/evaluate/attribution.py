@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,9 +21,13 @@ from counterscan.evaluate.groups import column_of
 from counterscan.evaluate.localise import MEASURES, Located, pooled, scores
 from counterscan.evaluate.mapping import REMOVAL, Mapper
 from counterscan.evaluate.sources import identity
+from counterscan.evaluate.spaces import classifier_folder
 from counterscan.evaluate.truths import Question, questions, read_boxes
 from counterscan.imaging.files import replacing
 from counterscan.metrics.intervals import interval, paired
+
+if TYPE_CHECKING:
+    from counterscan.backbones.base import Backbone
 
 GROUP = 4  # images edited together, and lost by a kill at most
 
@@ -33,7 +37,7 @@ def attribution(
     folder: Path,
     *,
     finding: str,
-    model: str = "chest-nih",
+    model: str | Backbone = "chest-nih",
     judge: str | None = "chest-nih-judge",
     methods: Sequence[str] = (),
     repeats: int = 1,
@@ -106,7 +110,13 @@ def _keep(images: dict[str, list[rows.Row]], peaks: Sequence[float], mapper: Map
 
 
 def _mapper(
-    finding: str, model: str, judge: str | None, methods: Sequence[str], repeats: int, seed: int, offline: bool
+    finding: str,
+    model: str | Backbone,
+    judge: str | None,
+    methods: Sequence[str],
+    repeats: int,
+    seed: int,
+    offline: bool,
 ) -> Mapper:
     from counterscan.backbones import load
     from counterscan.backbones.base import Attentive
@@ -116,9 +126,9 @@ def _mapper(
 
     for method in methods:
         get(method)  # refuses wrong words before the model is opened
-    backbone = load(model, offline=offline)
+    backbone = load(model, offline=offline) if isinstance(model, str | Path) else model
     name = resolve(remove=(finding,), card=backbone.card).changes[0].finding
-    classifier = Classifier.load(judge) if judge else None
+    classifier = Classifier.load(classifier_folder(judge)) if judge else None
     label = column_of(name, classifier.labels) if classifier else None
     words = isinstance(backbone, Attentive)
     return Mapper(backbone, name, tuple(methods) or (None,), repeats, seed, classifier, label, words)

@@ -46,7 +46,7 @@ def fidelity(
     generated: Path,
     folder: Path,
     *,
-    spaces: Sequence[str] = ("chest-nih-judge",),
+    spaces: Sequence[str | Space] = ("chest-nih-judge",),
     split: str | None = None,
     offline: bool = False,
     progress: rows.Progress | None = None,
@@ -67,8 +67,10 @@ def fidelity(
             extract(source, space, folder / "work", split=part, progress=progress)
             for source, part in ((real, split), (generated, None))
         ]
-        if min(len(each.values) for each in sets) < NEIGHBOURS + 2:
-            raise DataError(f"fidelity needs at least {NEIGHBOURS + 2} readable images of a kind")
+        for source, each in zip((real, generated), sets, strict=True):
+            if len(each.values) < NEIGHBOURS + 2:
+                few = f"{source}: has {len(each.values)} readable images"
+                raise DataError(f"{few}, fidelity needs at least {NEIGHBOURS + 2} of a kind")
         found.append(in_space(space, *sets))
     varied = diversity(sets[1].index)
     summary = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from counterscan.metrics.copies import copy_threshold
 from counterscan.metrics.intervals import interval
 from counterscan.metrics.membership import membership
 
+if TYPE_CHECKING:
+    from counterscan.backbones.base import Backbone
+
 LISTED, SHOWN = 100, 12  # near-duplicate pairs in the summary, and on the page
 MEMBERS = 200  # images of a kind whose losses are compared
 Source = tuple[Path, str | None]
@@ -31,9 +34,9 @@ def privacy(
     folder: Path,
     *,
     held_out: Path | None = None,
-    space: str = "chest-nih-judge",
+    space: str | Space = "chest-nih-judge",
     rate: float = 0.01,
-    model: str | None = None,
+    model: str | Backbone | None = None,
     members: int = MEMBERS,
     offline: bool = False,
     progress: rows.Progress | None = None,
@@ -70,7 +73,7 @@ def privacy(
         twins[name] = find_twins(
             work / f"twins-{opened.name}-{opened.key}-{key}.jsonl", *found[name], gallery, progress
         )
-    told = _members(model, kinds, work, members, offline, progress) if model else None
+    told = None if model is None else _members(model, kinds, work, members, offline, progress)
     summary = rows.plain(_summary(twins, found, rate, opened.name) | {"membership": told})
     _write(summary, twins, folder / "report.html")
     return summary
@@ -134,11 +137,16 @@ def _prompts(made: Sequence[rows.Row], threshold: float) -> list[dict[str, Any]]
 
 
 def _members(
-    model: str, kinds: dict[str, Source], work: Path, most: int, offline: bool, progress: rows.Progress | None
+    model: str | Backbone,
+    kinds: dict[str, Source],
+    work: Path,
+    most: int,
+    offline: bool,
+    progress: rows.Progress | None,
 ) -> dict[str, Any]:
     from counterscan.backbones import load
 
-    backbone = load(model, offline=offline)
+    backbone = load(model, offline=offline) if isinstance(model, str | Path) else model
     known, others = (
         losses(backbone, source, work, split=split, most=most, progress=progress)
         for source, split in (kinds["train"], kinds["held_out"])
