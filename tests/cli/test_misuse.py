@@ -102,6 +102,7 @@ def test_nothing_done_leaves_no_folder(run: Run, command: list[str], model: str,
         (("edit", "IMAGE"), "exactly one way"),
         (("edit", "IMAGE", "--from", "a chest"), "target"),
         (("attribute", "IMAGE", "--finding", "pacemakr"), "pacemaker"),
+        (("evaluate", "attribution", "manifest.csv", "--finding", "unicorn"), "unicorn"),
     ],
 )
 def test_wrong_words_stop_before_any_image(
@@ -130,6 +131,9 @@ def test_wrong_words_stop_before_any_image(
         ("edit", "a.png", "--remove", "pacemaker", "--model", "no-such-model", "-o", "out"),
         ("demo", "--model", "no-such-model", "-o", "out"),
         ("data", "world", "moon", "-o", "out"),
+        ("evaluate", "edits", "edits", "--judge", "nosuch", "-o", "out"),
+        ("evaluate", "fidelity", "real", "generated", "--space", "nosuch", "-o", "out"),
+        ("evaluate", "privacy", "generated", "train", "--held-out", "real", "--rate", "3", "-o", "a/b"),
         ("data", "import", "captions", "images", "-o", "manifest.txt"),
         ("data", "caption", "manifest.csv", "-o", "captioned.txt"),
     ],
@@ -275,6 +279,12 @@ def test_a_world_is_not_mixed_with_another(run: Run, tmp_path: Path) -> None:
     assert "seed 0, not 1" in said
     (tmp_path / "w" / "run.json").unlink()
     assert run(*words)[0] == 2
+
+
+def test_an_absent_source_is_named_and_leaves_no_folder(run: Run, tmp_path: Path) -> None:
+    code, _, said = run("evaluate", "edits", tmp_path / "absent", "-o", tmp_path / "out")
+    assert (code, said) == (1, f"counterscan: {tmp_path / 'absent'}: no such file or folder\n")
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_command_has_an_example() -> None:

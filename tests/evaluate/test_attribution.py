@@ -144,6 +144,8 @@ def test_boxes_instead_of_masks_on_the_command_line(scenes, model, judge, seeing
     told = json.loads(out)
     assert told["n"]["test_located"] == 9 and told["rows"][0]["boxes_iou"]["mean"] > 0.5
     assert told["rows"][0]["dice_validation"] is None  # boxes are of test images only
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert [len(used["fingerprint"]) for used in record["model"]] == [16, 16] and record["scores"] == told["rows"]
 
 
 def test_wrong_words(scenes, model, tmp_path):

@@ -13,6 +13,7 @@ import pytest
 from counterscan.cli import main
 from counterscan.errors import DataError, WordsError
 from counterscan.evaluate.edits import edits
+from counterscan.evaluate.spaces import open_space
 from counterscan.imaging import read
 from counterscan.metrics.counterfactual import prediction_gain
 from counterscan.result import Counterfactual
@@ -87,6 +88,8 @@ def test_a_manifest_of_pairs_made_by_anything(world, judge, tmp_path, capsys):
     (row,) = told["rows"]
     assert (row["finding"], row["direction"], row["n"], row["patients"]) == ("pleural effusion", "add", 8, 4)
     assert "absent.png" in told["failed"][0]
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["model"]["fingerprint"] == open_space(str(judge)).fingerprint and record["scores"] == told["rows"]
 
 
 def test_wrong_words(world, judge, tmp_path):

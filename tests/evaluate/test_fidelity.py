@@ -73,7 +73,11 @@ def test_bad_images_are_all_told_and_cost_nobody_else(world, judge, tmp_path, ca
     assert told["generated"]["images"] == 18 and told["real"]["images"] == 40
     assert [reason.split(":")[0] for reason in told["failed"]] == ["003.png", "017.png"]
     assert "003.png" in err and "017.png" in err
-    assert json.loads((tmp_path / "out" / "run.json").read_text())["command"] == "evaluate fidelity"
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    space = open_space(str(judge))
+    assert record["command"] == "evaluate fidelity"
+    assert record["model"] == {"name": space.name, "fingerprint": space.fingerprint}
+    assert record["scores"] == told["spaces"][0]["scores"]
 
 
 def test_memory_does_not_grow_with_the_images(tmp_path):
@@ -101,5 +105,11 @@ def test_wrong_words_and_empty_folders(world, tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match="holds no image"):
         fidelity(tmp_path / "none", world / "made", tmp_path, spaces=["chest-nih-judge"])
+    with pytest.raises(DataError, match=f"{tmp_path / 'absent'}: no such file or folder"):
+        fidelity(tmp_path / "absent", world / "made", tmp_path, spaces=["chest-nih-judge"])
+    (tmp_path / "few").mkdir()
+    (tmp_path / "few/a.png").write_bytes((world / "made/000.png").read_bytes())
+    with pytest.raises(DataError, match="few: has 1 readable images, fidelity needs at least 7"):
+        fidelity(tmp_path / "few", tmp_path / "few", tmp_path, spaces=["chest-nih-judge"])
     with pytest.raises(DataError, match="no split"):
         fidelity(world / "real", world / "made", tmp_path, spaces=["chest-nih-judge"], split="test")

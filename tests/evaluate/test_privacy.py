@@ -16,6 +16,7 @@ from tests.models import tiny
 from counterscan.cli import main
 from counterscan.errors import WordsError
 from counterscan.evaluate.privacy import privacy
+from counterscan.evaluate.spaces import open_space
 from counterscan.worlds import chest
 
 
@@ -83,6 +84,10 @@ def test_disguised_copies_are_found_and_honest_images_are_not(planted, judge, tm
     assert told["copy_rate"]["mean"] == pytest.approx(len(found) / 38)
     assert 0 <= told["membership"]["auroc"]["mean"] <= 1 and told["membership"]["images"] == [8, 8]
     assert "most alike" in (tmp_path / "out" / "report.html").read_text()
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert [used["name"] for used in record["model"]] == [open_space(str(judge)).name, "tiny"]
+    assert record["scores"] == {key: told[key] for key in ("copy_rate", "membership")}
+    assert record["settings"]["space"] == str(judge) and record["settings"]["model"] == model
 
 
 def test_a_killed_audit_ends_with_the_same_numbers(planted, judge, tmp_path):

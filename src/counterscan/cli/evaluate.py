@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,19 +42,16 @@ def fidelity(
     Example: counterscan evaluate fidelity manifest.csv generated --split test -o report
     """
     from counterscan.evaluate.fidelity import fidelity as run
+    from counterscan.evaluate.spaces import open_space
 
-    spaces = tuple(space or ["chest-nih-judge"])
+    names = tuple(space or ["chest-nih-judge"])
+    spaces = [open_space(name, offline=offline) for name in names]
     with progress("features") as tell, _alone(output):
         summary = run(real, generated, output, spaces=spaces, split=split, offline=offline, progress=tell)
-    lines = [f"{name}: {_text(score)}" for each in summary["spaces"] for name, score in each["scores"].items()]
-    _finish(
-        "fidelity",
-        {"real": real, "generated": generated, "spaces": spaces, "split": split},
-        summary,
-        output,
-        lines,
-        as_json,
-    )
+    scores = {name: score for each in summary["spaces"] for name, score in each["scores"].items()}
+    lines = [f"{name}: {_text(score)}" for name, score in scores.items()]
+    settings = {"real": real, "generated": generated, "spaces": names, "split": split}
+    _finish("fidelity", settings, summary, output, lines, as_json, spaces, scores)
 
 
 @app.command()
@@ -71,7 +70,9 @@ def edits(
     Example: counterscan evaluate edits ddim=out1 edit-friendly=out2 null=out3 --manifest manifest.csv -o report
     """
     from counterscan.evaluate.edits import edits as run
+    from counterscan.evaluate.spaces import open_space
 
+    used = [open_space(judge, offline=offline)]
     with progress("edits") as tell, _alone(output):
         summary = run(sources, output, judge=judge, manifest=manifest, offline=offline, progress=tell)
     lines = [
@@ -79,7 +80,8 @@ def edits(
         + ", ".join(f"{name} {_text(row[name])}" for name in ("gain", "flip_rate", "l1", "ssim") if row[name])
         for row in summary["rows"]
     ]
-    _finish("edits", {"sources": sources, "judge": judge, "manifest": manifest}, summary, output, lines, as_json)
+    settings = {"sources": sources, "judge": judge, "manifest": manifest}
+    _finish("edits", settings, summary, output, lines, as_json, used, summary["rows"])
 
 
 @app.command()
@@ -106,19 +108,23 @@ def attribution(
 
     Example: counterscan evaluate attribution manifest.csv --finding "pleural effusion" --boxes boxes.csv -o report
     """
+    import counterscan
     from counterscan.evaluate.attribution import attribution as run
+    from counterscan.evaluate.spaces import classifier_folder, open_space
     from counterscan.methods import listed
 
-    settings: dict[str, Any] = {"finding": finding, "boxes": boxes, "model": model, "judge": judge, "repeats": repeats}
+    settings: dict[str, Any] = {"finding": finding, "boxes": boxes, "judge": judge, "repeats": repeats}
     settings |= {"rate": rate, "validation": validation, "test": test, "limit": count, "seed": seed}
     settings |= {"methods": listed(methods or "")}
+    backbone, classifier = counterscan.load(model, offline=offline), open_space(str(classifier_folder(judge)))
     with progress("maps") as tell, _alone(output):
-        summary = run(manifest, output, **settings, offline=offline, progress=tell)
+        summary = run(manifest, output, **settings, model=backbone, offline=offline, progress=tell)
     named = ("auprc", "pointing", "dice_validation", "boxes_iou", "false_alarms")
     lines = [
         f"{r['map']}: " + ", ".join(f"{name} {_text(r[name])}" for name in named if r[name]) for r in summary["rows"]
     ]
-    _finish("attribution", {"manifest": manifest} | settings, summary, output, lines, as_json)
+    settings |= {"manifest": manifest, "model": model}
+    _finish("attribution", settings, summary, output, lines, as_json, [backbone, classifier], summary["rows"])
 
 
 @app.command()
@@ -142,22 +148,42 @@ def privacy(
 
     Example: counterscan evaluate privacy generated manifest.csv --model chest-nih -o report
     """
+    import counterscan
     from counterscan.evaluate.privacy import privacy as run
+    from counterscan.evaluate.spaces import open_space
 
-    settings = {"held_out": held_out, "space": space, "rate": rate, "model": model, "members": members}
+    searched = open_space(space, offline=offline)
+    backbone = None if model is None else counterscan.load(model, offline=offline)
+    settings: dict[str, Any] = {"held_out": held_out, "rate": rate, "members": members}
+    opened: dict[str, Any] = {"space": searched, "model": backbone}
     with progress("images") as tell, _alone(output):
-        summary = run(generated, train, output, **settings, offline=offline, progress=tell)  # type: ignore[arg-type]
+        summary = run(generated, train, output, **settings, **opened, offline=offline, progress=tell)
     lines = [f"copy rate: {_text(summary['copy_rate'])}, {len(summary['copies'])} listed"]
     if summary["membership"]:
         lines.append(f"membership AUROC: {_text(summary['membership']['auroc'])}")
-    _finish("privacy", {"generated": generated, "train": train} | settings, summary, output, lines, as_json)
+    settings |= {"generated": generated, "train": train, "space": space, "model": model}
+    used = [each for each in opened.values() if each is not None]
+    scores = {name: summary[name] for name in ("copy_rate", "membership")}
+    _finish("privacy", settings, summary, output, lines, as_json, used, scores)
 
 
-def _alone(output: Path) -> Any:
-    """Refuse a bad folder, and a second run in the same one."""
+@contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Refuse a bad folder, and a second run in the same one. What is refused before any work leaves no folder."""
     from counterscan.scale.ledger import only_writer
 
-    return only_writer(folder_for(output) / "work")
+    work = folder_for(output) / "work"
+    made = [place for place in (work, *work.parents) if not place.exists()]
+    with only_writer(work):
+        try:
+            yield
+        except BaseException:
+            if made:
+                (work / ".lock").unlink(missing_ok=True)
+            for place in made:
+                with suppress(OSError):  # something is in it: what is gone on with
+                    place.rmdir()
+            raise
 
 
 def _text(score: dict[str, Any]) -> str:
@@ -170,10 +196,17 @@ def _text(score: dict[str, Any]) -> str:
 
 
 def _finish(
-    name: str, settings: dict[str, Any], summary: dict[str, Any], output: Path, lines: list[str], as_json: bool
+    name: str,
+    settings: dict[str, Any],
+    summary: dict[str, Any],
+    output: Path,
+    lines: list[str],
+    as_json: bool,
+    used: list[Any],
+    scores: Any,
 ) -> None:
     """Write run.json, say what has to be known, print; fails where images failed."""
-    write_run(output, f"evaluate {name}", settings, summary)
+    write_run(output, f"evaluate {name}", settings, summary, used, scores)
     for warning in (*summary["warnings"], *summary["failed"]):
         complain(warning)
     emit(summary | {"report": "report.html"}, as_json, "\n".join([*lines, f"report: {output / 'report.html'}"]))
