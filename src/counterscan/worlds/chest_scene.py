@@ -271,7 +271,8 @@ def vessels(scene: Scene, prominence: float) -> None:
         layer[window] = np.maximum(layer[window], chord)
         for angle in np.linspace(-1.25, 1.35, 8) + 0.12 * rng.standard_normal(8):
             _branch(branches, rng, root, angle, side, 0.36, 0.019, 3)
-    for radius, curves in branches.items():  # all of one generation at once: a hundred calls took half of a rendering's time
+    # all of one generation at once: a hundred calls took half of a rendering's time
+    for radius, curves in branches.items():
         paths = spline(np.swapaxes(np.array(curves), 0, 1), 16).swapaxes(0, 1)
         tube(frame, layer, paths, np.linspace(radius, 0.45 * radius, 16))
     fill = np.clip(scene.air / 0.25, 0, 1)
