@@ -18,7 +18,8 @@ from counterscan.cli import main
 from counterscan.errors import DataError, WordsError
 from counterscan.evaluate import mapping
 from counterscan.evaluate.attribution import attribution
-from counterscan.evaluate.truths import read_boxes, same_finding
+from counterscan.evaluate.truths import known_as, questions, read_boxes, same_finding
+from counterscan.worlds.dataset import write_world
 
 BOX = (40, 10, 60, 30)
 
@@ -146,6 +147,45 @@ def test_boxes_instead_of_masks_on_the_command_line(scenes, model, judge, seeing
     assert told["rows"][0]["dice_validation"] is None  # boxes are of test images only
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert [len(used["fingerprint"]) for used in record["model"]] == [16, 16] and record["scores"] == told["rows"]
+
+
+def test_a_worlds_word_for_several_findings_is_labelled_by_their_columns(tmp_path):
+    lines = ["path,split,mask,glioma,meningioma,white matter lesions"]
+    lines += [
+        "a.png,test,m.png,0,1,0",
+        "b.png,test,,0,0,0",
+        "c.png,test,,0,0,",
+        "d.png,test,,-1,0,1",
+        "e.png,test,m.png,,,",
+    ]
+    (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
+
+    def told(finding):
+        asked = questions(tmp_path / "manifest.csv", finding, ("val", "test"), {}, None)
+        return {question.item.name[0]: question.present for question in asked}
+
+    assert told("lesion") == {"a": True, "b": False, "d": True}
+    assert told("meningioma") == {"a": True, "b": False, "c": False, "d": False}
+    assert told("scar") == {"a": True, "e": True}  # no column tells of it: the mask does
+    assert known_as("Gliomas", ["lesion"]) == "lesion"
+    assert known_as("glioma", ["glioma", "lesion"]) == known_as("glioma", ["mass"]) == "glioma"
+
+
+def test_a_finding_that_the_model_knows_by_a_broader_word_in_a_world_of_contrasts(tmp_path, monkeypatch):
+    shapes = []
+
+    def look(self, pictures):
+        shapes.extend(picture.pixels.shape for picture in pictures)
+        maps = {name: np.ones((32, 32), np.float32) for name in ("signed", "spread", "removal", "centre")}
+        return [maps for _ in pictures]
+
+    monkeypatch.setattr(mapping.Mapper, "__call__", look)
+    manifest = write_world("brain", tmp_path / "world", 20, size=32)
+    splits = {"validation": "train", "test": "val"}
+    told = attribution(manifest, tmp_path / "out", finding="glioma", model="brain-world", judge=None, **splits)
+    assert told["finding"] == "lesion" and "the model knows glioma as lesion" in told["warnings"]
+    assert set(shapes) == {(32, 32, 4)}
+    assert told["n"]["test_located"] == told["n"]["test_with"] > 0
 
 
 def test_wrong_words(scenes, model, tmp_path):

@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from tests.tables import write_manifest
 
+from counterscan.backbones.card import Card
 from counterscan.errors import DataError
 from counterscan.robustness.audit import LIMITS, grey, identity, open_gallery, twin
 from counterscan.robustness.augment import Gates, Measured, Task, columns, counts, passes, plan
 from counterscan.robustness.balancing import balance, measure
 
 LABELS = st.sampled_from(["0", "1", "-1", ""])
+GREY = Card("m", channels=1)
 SEXES = st.sampled_from(["F", "M", ""])
 
 
@@ -137,7 +139,7 @@ def rows(manifest):
 
 @pytest.fixture(scope="module")
 def gallery(rows):
-    return open_gallery(rows, 0.01)
+    return open_gallery(rows, 0.01, GREY)
 
 
 def shown(path, change=lambda pixels: pixels):
@@ -169,10 +171,10 @@ def test_a_patient_is_recognised(rows, gallery):
 def test_a_gallery_passes_over_what_cannot_be_read(rows, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no picture")
     bad = {"path": tmp_path / "bad.png", "patient": "b"}
-    assert len(open_gallery([rows[0], bad], 0.01).paths) == 1
-    assert open_gallery([rows[0], bad], 0.01).limit == LIMITS[1]
+    assert len(open_gallery([rows[0], bad], 0.01, GREY).files) == 1
+    assert open_gallery([rows[0], bad], 0.01, GREY).limit == LIMITS[1]
     with pytest.raises(DataError, match="none of 1 images"):
-        open_gallery([bad], 0.01)
+        open_gallery([bad], 0.01, GREY)
 
 
 def test_drift_is_the_change_before_compositing_outside_the_changed_area(rows, gallery, model):
@@ -198,8 +200,8 @@ def test_what_turns_into_another_training_image_is_refused(rows, model, tmp_path
     backbone = counterscan.load(model)
 
     def answering(pixels_of):
-        def edit(path, **_):
-            factual, mask = read(path), np.zeros((64, 64), bool)
+        def edit(factual, **_):
+            mask = np.zeros((64, 64), bool)
             mask[:16, :16] = True
             pixels = pixels_of(factual.pixels.copy())
             result = SimpleNamespace(factual=factual, counterfactual=factual.with_pixels(pixels), mask=mask)

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from counterscan.errors import DataError
-from counterscan.scale.manifest import read_paths
+from counterscan.scale import job
+from counterscan.scale.manifest import read_images
 
 names = st.text(
     st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zs", "Zl", "Zp"]), min_size=1, max_size=20
@@ -31,7 +32,7 @@ def test_paths_come_back_each_once(ending, paths):
             table.to_json(manifest, orient="records", lines=True, force_ascii=False)
         else:
             table.to_csv(manifest, index=False, sep="\t" if ending == "tsv" else ",")
-        assert read_paths(manifest).to_pylist() == list(dict.fromkeys(paths))
+        assert read_images(manifest)["path"].to_pylist() == list(dict.fromkeys(paths))
 
 
 @pytest.mark.parametrize(
@@ -50,9 +51,26 @@ def test_paths_come_back_each_once(ending, paths):
 def test_what_is_wrong_is_said(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=message):
-        read_paths(tmp_path / name)
+        read_images(tmp_path / name)
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "parquet", "jsonl"])
+def test_contrasts_are_those_of_the_first_row_of_a_path(ending, tmp_path):
+    table = pd.DataFrame(
+        {"path_T1": ["a", None, "c"], "age": [1, 2, 3], "path": ["x", "y", "x"], "pathology": [0, 1, 0]}
+    )
+    manifest = tmp_path / f"manifest.{ending}"
+    if ending in ("csv", "tsv"):
+        table.to_csv(manifest, index=False, sep="\t" if ending == "tsv" else ",", encoding="utf-8-sig")
+    else:
+        table.to_parquet(manifest) if ending == "parquet" else table.to_json(manifest, orient="records", lines=True)
+    items = list(job.items(read_images(manifest), tmp_path))
+    assert [(item.id, item.path, item.contrasts) for item in items] == [
+        ("x", tmp_path / "x", {"path_T1": tmp_path / "a"}),
+        ("y", tmp_path / "y", {}),
+    ]
 
 
 def test_an_absent_manifest(tmp_path):
     with pytest.raises(DataError, match="no such file"):
-        read_paths(tmp_path / "m.csv")
+        read_images(tmp_path / "m.csv")

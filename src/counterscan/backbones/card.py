@@ -21,6 +21,7 @@ class Card:
     ``findings`` are canonical names; ``template`` the words a prompt starts with ("nih chest radiograph");
     ``channels`` and ``resolution`` (pixels, square) are what ``encode`` takes; ``value_range`` the range of its images.
     ``classes`` are the words of a class-conditional model's classes, by number; "" is the one that says nothing.
+    ``contrasts`` are the channels' names where they are contrasts of one slice, as manifests name them: ``path_T2``.
     ``method_settings`` are, by the method's name, what suits this model better than the method's own defaults;
     ``null_change`` is, for each finding, the strongest change that removing it makes in 95 % of images without it.
     """
@@ -40,6 +41,7 @@ class Card:
     license: str = ""
     credit: str = ""
     classes: tuple[str, ...] = ()
+    contrasts: tuple[str, ...] = ()
 
     @staticmethod
     def read(folder: Path) -> Card | None:
@@ -50,7 +52,7 @@ class Card:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             known = {f.name: values[f.name] for f in fields(Card) if f.name in values}
-            for key in ("findings", "classes"):
+            for key in ("findings", "classes", "contrasts"):
                 known[key] = tuple(str(name) for name in known.get(key, ()))
             settings = dict(known.get("method_settings", {}))
             known["method_settings"] = {str(name): dict(values) for name, values in settings.items()}

@@ -22,7 +22,7 @@ from counterscan.evaluate.localise import MEASURES, Located, pooled, scores
 from counterscan.evaluate.mapping import REMOVAL, Mapper
 from counterscan.evaluate.sources import identity
 from counterscan.evaluate.spaces import classifier_folder
-from counterscan.evaluate.truths import Question, questions, read_boxes
+from counterscan.evaluate.truths import Question, known_as, part_of, questions, read_boxes
 from counterscan.imaging.files import replacing
 from counterscan.metrics.intervals import interval, paired
 
@@ -58,10 +58,11 @@ def attribution(
     ``calibration.json`` is what :func:`counterscan.attribute` takes. Goes on where it was killed.
 
     Raises:
-        WordsError: the model does not know the finding, or the rate is none.
+        WordsError: the model does not know the finding, nor a world's word for it and others; or the rate is none.
         DataError: the test split has no image with a known label and place.
     """
     mapper = _mapper(finding, model, judge, methods, repeats, seed, offline)
+    wider = [f"the model knows {finding} as {mapper.finding}"] if part_of(finding, mapper.finding) else []
     finding = mapper.finding
     if not 0 < rate < 1:
         raise WordsError(f"a false-positive rate lies between 0 and 1, got {rate}")
@@ -86,7 +87,7 @@ def attribution(
             "n": _counts(table, validation, test),
             "rows": lines,
             "paired": _paired(images),
-            "warnings": _warnings(table, lines, validation, rate),
+            "warnings": [*wider, *_warnings(table, lines, validation, rate)],
             "failed": [row["error"] for row in table if "error" in row],
         }
     )
@@ -127,7 +128,8 @@ def _mapper(
     for method in methods:
         get(method)  # refuses wrong words before the model is opened
     backbone = load(model, offline=offline) if isinstance(model, str | Path) else model
-    name = resolve(remove=(finding,), card=backbone.card).changes[0].finding
+    asked = known_as(finding, backbone.card.findings)
+    name = resolve(remove=(asked,), card=backbone.card).changes[0].finding
     classifier = Classifier.load(classifier_folder(judge)) if judge else None
     label = column_of(name, classifier.labels) if classifier else None
     words = isinstance(backbone, Attentive)
@@ -136,7 +138,7 @@ def _mapper(
 
 def _map(some: Sequence[Question], mapper: Mapper, work: Path) -> list[rows.Row]:
     """Make and keep the maps of a few images; a row each."""
-    from counterscan.imaging import read
+    from counterscan.data.contrasts import read, seen_by
 
     pictures: dict[int, Any] = {}
     out: list[rows.Row] = []
@@ -145,7 +147,7 @@ def _map(some: Sequence[Question], mapper: Mapper, work: Path) -> list[rows.Row]
         facts = {"name": item.name, "path": str(item.path), "patient": item.patient}
         out.append(facts | {"split": question.split, "present": question.present})
         try:
-            pictures[i] = read(item.path)
+            pictures[i] = read(seen_by(mapper.backbone.card, item.files).values())
             if question.located:
                 question.truth(pictures[i].unit().shape[:2])
         except (ImageError, DataError) as error:

@@ -70,6 +70,8 @@ def _case(group: Group, i: int) -> str:
 
     pair = open_pair(Pair(group.stems[i], group.patients[i], tuple(Path(p) for p in group.files[i])))
     a, b = pair.factual.unit(), pair.counterfactual.unit()
-    change = b - a if a.ndim == 2 else (b - a).mean(2)
+    change = b - a
+    if change.ndim == 3:  # that of the channel that changes most: a mean hides what is darker here and brighter there
+        change = np.take_along_axis(change, np.abs(change).argmax(2)[..., None], 2)[..., 0]
     caption = f"{group.stems[i]}: gain {page.cell(float(group['gain'][i]))}, mean change {group['l1'][i]:.4f}"
     return page.case([a, b, signed_map(change, difference_scale(change))], caption)

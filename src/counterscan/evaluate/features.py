@@ -77,6 +77,7 @@ def extract(
             store.append(space(torch.stack(good)).numpy())
         return [
             {"name": item.name, "path": str(item.path), "patient": item.patient, "caption": item.caption}
+            | {"files": [str(path) for path in item.files.values()]}
             | ({"error": error} if error else {})
             for item, (_, error) in zip(group, found, strict=True)
         ]
@@ -101,16 +102,15 @@ def good_rows(index: Path, done: int) -> int:
 
 def square(picture: Any, space: Space) -> Any:
     """A picture as the space takes it: (channels, size, size), padded to a square."""
-    from counterscan.editing import to_tensor
-    from counterscan.imaging import fit
+    from counterscan.robustness.study import shown
 
-    return to_tensor(fit(picture.unit(), space.size)[0], space.channels)
+    return shown(picture, space.size, space.channels)
 
 
 def _image(item: Item, space: Space) -> tuple[Any, str]:
-    from counterscan.imaging import read
+    from counterscan.data.contrasts import read
 
     try:
-        return square(read(item.path), space), ""
+        return square(read(item.files.values()), space), ""
     except ImageError as error:
         return None, f"{item.name}: {str(error).removeprefix(f'{item.path.name}: ')}"

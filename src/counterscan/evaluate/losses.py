@@ -39,12 +39,13 @@ def losses(
 def _loss(backbone: Backbone, item: Item) -> float:
     import torch
 
+    from counterscan.data.contrasts import read, seen_by
     from counterscan.diffusion import draw
     from counterscan.editing import to_tensor
-    from counterscan.imaging import fit, read
+    from counterscan.imaging import fit
 
     try:
-        square, _ = fit(read(item.path).unit(), backbone.resolution)
+        square, _ = fit(read(seen_by(backbone.card, item.files).values()).unit(), backbone.resolution)
     except ImageError:
         return float("nan")
     last = int(backbone.schedule.timesteps(1000).max())

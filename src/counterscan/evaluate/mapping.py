@@ -60,14 +60,14 @@ class Mapper:
 
     def _peers(self, picture: Picture) -> dict[str, NDArray[np.float32]]:
         from counterscan.attribution.peers import grad_cam, integrated_gradients
-        from counterscan.editing import to_tensor
         from counterscan.imaging import fit
+        from counterscan.robustness.study import shown
 
         model, label = self.classifier, self.label
         if model is None or label is None:
             return {}
-        square, placement = fit(picture.unit(), model.size)
-        image = to_tensor(square, model.channels)[None]
+        _, placement = fit(picture.unit(), model.size)
+        image = shown(picture, model.size, model.channels)[None]
         cam = grad_cam(model, model.blocks[-1], image, label)[0].numpy()
         gradients = strength(integrated_gradients(model, image, label)[0].numpy())
         return {CAM: placement.restore(cam), GRADIENTS: placement.restore(gradients)}

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from counterscan.drawing import colour
 from counterscan.imaging.files import replacing
 from counterscan.metrics.intervals import Interval
 
@@ -72,7 +73,7 @@ def text(words: str) -> str:
 
 
 def case(images: Sequence[NDArray[Any]], caption: str) -> str:
-    """Pictures in [0, 1], (H, W) or (H, W, 3), side by side over a caption."""
+    """Pictures in [0, 1], (H, W), (H, W, 3) or of contrasts, side by side over a caption."""
     tiles = "".join(f'<img alt="" src="{_data(thumbnail(image))}"> ' for image in images)
     return f"<figure>{tiles}<figcaption>{html.escape(caption)}</figcaption></figure>"
 
@@ -88,7 +89,8 @@ def thumbnail(image: NDArray[Any], side: int = SIDE) -> NDArray[np.uint8]:
     """uint8, at most ``side`` pixels a side."""
     from PIL import Image
 
-    small = Image.fromarray((np.clip(image, 0, 1) * 255).round().astype(np.uint8))
+    seen = colour(image) if image.ndim == 3 else image
+    small = Image.fromarray((np.clip(seen, 0, 1) * 255).round().astype(np.uint8))
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
     return np.asarray(small)
 

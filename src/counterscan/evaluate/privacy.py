@@ -66,7 +66,7 @@ def privacy(
     found = {name: _both(source, opened, work, progress) for name, source in kinds.items()}
     if len(set(found["held_out"][0].patients)) < 2:
         raise DataError("a copy rate needs held-out images of at least 2 patients, of 100 for a rate of 1 %")
-    gallery = Gallery(*found["train"], _paths(found["train"][0].index))
+    gallery = Gallery(*found["train"], _files(found["train"][0].index))
     twins = {}
     for name in ("held_out", "generated"):
         key = "-".join(identity(*kinds[each])[1] for each in (name, "train"))
@@ -88,8 +88,8 @@ def _both(source: Source, space: Space, work: Path, progress: rows.Progress | No
     )
 
 
-def _paths(index: Path) -> list[Path]:
-    return [Path(row["path"]) for row in rows.read(index) if "error" not in row]
+def _files(index: Path) -> list[tuple[Path, ...]]:
+    return [tuple(map(Path, row["files"])) for row in rows.read(index) if "error" not in row]
 
 
 def _summary(twins: dict[str, list[rows.Row]], found: dict[str, Any], rate: float, space: str) -> dict[str, Any]:

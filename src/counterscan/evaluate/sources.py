@@ -16,7 +16,10 @@ IMAGES = tuple(ending for ending in ENDINGS if ending not in (".tiff", ".tif", "
 
 @dataclass(frozen=True)
 class Item:
-    """One image. ``name`` is its path as it was given; ``patient`` is the name where nobody is known."""
+    """One image. ``name`` is its path as it was given; ``patient`` is the name where nobody is known.
+
+    ``contrasts`` are the files of its other contrasts, by column.
+    """
 
     path: Path
     name: str
@@ -24,6 +27,12 @@ class Item:
     caption: str = ""
     mask: Path | None = None
     findings: dict[str, int | None] = field(default_factory=dict)
+    contrasts: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """All files of the image by column, ``path`` first."""
+        return {"path": self.path, **self.contrasts}
 
 
 def items(source: Path, split: str | None = None) -> Iterator[Item]:
@@ -51,8 +60,8 @@ def identity(source: Path, split: str | None = None) -> tuple[int, str]:
     for item in items(source, split):
         count += 1
         digest.update(repr((item.name, item.patient, item.caption, str(item.mask), item.findings)).encode())
-        if item.path.is_file():
-            facts = item.path.stat()
+        for path in filter(Path.is_file, item.files.values()):
+            facts = path.stat()
             digest.update(f"{facts.st_size} {facts.st_mtime_ns}".encode())
     if not count:
         raise DataError(f"{source}: holds no image{'' if split is None else f' of the split {split!r}'} to evaluate")
@@ -79,10 +88,11 @@ def _prompt(folder: Path) -> str:
 
 
 def _manifest(manifest: Path, split: str | None) -> Iterator[Item]:
-    from counterscan.data.manifest import read, resolve
+    from counterscan.data.manifest import CONTRAST, read, resolve
 
     for record in read(manifest):
         if split is None or record.split == split:
             mask = resolve(manifest, record.mask) if record.mask else None
-            path = resolve(manifest, record.path)
-            yield Item(path, record.path, record.patient or record.path, record.caption, mask, record.findings)
+            path, patient = resolve(manifest, record.path), record.patient or record.path
+            others = {CONTRAST + name: resolve(manifest, other) for name, other in record.contrasts.items()}
+            yield Item(path, record.path, patient, record.caption, mask, record.findings, others)

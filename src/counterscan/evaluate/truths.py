@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+import importlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from counterscan.errors import DataError, WordsError
 from counterscan.evaluate.sources import Item, items
 from counterscan.imaging.masks import mask_of
+from counterscan.language.spelling import key
 from counterscan.metrics.localisation import Box, fill
 
 
@@ -44,15 +47,18 @@ def questions(
 ) -> Iterator[Question]:
     """The images of validation and test split whose label for ``finding`` is known, at most ``limit`` of each kind and split.
 
-    An image with a box has the finding whatever its label; where the manifest has no such label, one with a mask has it.
+    An image with a box has the finding whatever its label; where the manifest has no such label, one with a mask has it. A word
+    that stands for several findings ("support devices", a world's "lesion") is labelled by their columns, if it has none itself.
     Validation images with the finding at an unknown place choose nothing and are left out.
     """
     for split in splits:
         left: dict[tuple[bool, bool], float] = {}
         for item in items(manifest, split):
-            label = item.findings.get(finding)
+            columns = [finding] if finding in item.findings else parts(finding)
+            told = [item.findings[name] for name in columns if name in item.findings]
+            label = 1 if 1 in told else 0 if told and not any(value != 0 for value in told) else None
             at = boxes.get(item.path.name, ())
-            if at or (label is None and item.mask is not None and finding not in item.findings):
+            if at or (item.mask is not None and not told):
                 label = 1
             if label not in (0, 1):
                 continue
@@ -63,6 +69,34 @@ def questions(
             left[kind] = left.get(kind, float("inf") if limit is None else limit) - 1
             if left[kind] >= 0:
                 yield question
+
+
+def parts(word: str) -> tuple[str, ...]:
+    """The findings that a word stands for, in a world or in the vocabulary; none where it is a finding itself."""
+    from counterscan.language.vocabulary import finding
+
+    return _broader().get(word) or finding(word).group
+
+
+def part_of(finding: str, word: str) -> bool:
+    """Is a finding one of those that a word stands for?"""
+    return key(finding) in map(key, parts(word))
+
+
+def known_as(finding: str, known: Sequence[str]) -> str:
+    """The finding, or where a model does not know it among ``known``, a world's word for it and others that the model knows."""
+    if key(finding) in map(key, known):
+        return finding
+    return next((word for word in _broader() if word in known and part_of(finding, word)), finding)
+
+
+@lru_cache(maxsize=1)
+def _broader() -> dict[str, tuple[str, ...]]:
+    """What stands for several findings in any world."""
+    from counterscan.worlds.dataset import WORLDS
+
+    worlds = [importlib.import_module(f"counterscan.worlds.{name}") for name in WORLDS]
+    return {word: tuple(some) for world in worlds for word, some in getattr(world, "BROADER", {}).items()}
 
 
 def read_boxes(path: Path | None, finding: str) -> dict[str, tuple[Box, ...]]:

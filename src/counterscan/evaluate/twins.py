@@ -35,11 +35,11 @@ def pixel_space() -> Space:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The training images: their descriptors, and their features in another space."""
+    """The training images: their descriptors, their features in another space, and the files of each, ``path`` first."""
 
     pixels: Extracted
     features: Extracted
-    paths: list[Path]
+    files: list[tuple[Path, ...]]
 
 
 def find_twins(
@@ -77,16 +77,16 @@ def _comparer(gallery: Gallery) -> Any:
 
     @lru_cache(maxsize=KEPT)
     def seen(place: int) -> Views:
-        return views(read_grey(gallery.paths[place]))
+        return views(read_grey(gallery.files[place]))
 
     def work(some: Sequence[tuple[rows.Row, list[int], float, int]]) -> list[rows.Row]:
         out = []
         for row, places, distance, near in some:
-            own = views(read_grey(Path(row["path"])))
+            own = views(read_grey(map(Path, row["files"])))
             alike = [correlate(own, seen(place)) for place in places]
             best = int(np.argmax(alike))
-            twin = {"similarity": alike[best], "twin": str(gallery.paths[places[best]])}
-            out.append(row | twin | {"distance": distance, "nearest": str(gallery.paths[near])})
+            twin = {"similarity": alike[best], "twin": str(gallery.files[places[best]][0])}
+            out.append(row | twin | {"distance": distance, "nearest": str(gallery.files[near][0])})
         return out
 
     return work

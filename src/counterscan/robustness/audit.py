@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from counterscan.data.contrasts import files_of, read, seen_by
 from counterscan.errors import DataError, ImageError
 from counterscan.metrics.copies import Views, copy_threshold, correlate, descriptor, mirrored, views
 from counterscan.metrics.counterfactual import identity_kept
 from counterscan.metrics.neighbours import nearest
 from counterscan.robustness.study import patients
+
+if TYPE_CHECKING:
+    from counterscan.backbones.card import Card
 
 SIZE = 256  # pixels a side in which images are compared
 NEAREST = 4  # candidates each of the image and of its mirror image
@@ -28,19 +32,21 @@ Image = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Gallery:
-    """The training images that can be read: N paths, whose they are, and descriptors (N, 256).
+    """The training images that can be read: the files of each of N, whose they are, and descriptors (N, 256).
 
     Two images that are more alike than ``limit`` are copies.
     """
 
-    paths: list[Path]
+    files: list[tuple[Path, ...]]
     owners: NDArray[np.str_]
     descriptors: NDArray[np.float32]
     limit: float = LIMITS[1]
 
 
-def open_gallery(rows: Sequence[Mapping[str, Any]], rate: float) -> Gallery:
-    """The images of a manifest's rows; at most a share ``rate`` of them is more alike to another patient's than the limit.
+def open_gallery(rows: Sequence[Mapping[str, Any]], rate: float, card: Card) -> Gallery:
+    """The images of a manifest's rows as the model of the card sees them.
+
+    At most a share ``rate`` of them is more alike to another patient's than the limit.
 
     Raises:
         DataError: none can be read.
@@ -48,13 +54,15 @@ def open_gallery(rows: Sequence[Mapping[str, Any]], rate: float) -> Gallery:
     found = []
     for row, owner in zip(rows, patients(rows), strict=True):
         try:
-            found.append((row["path"], owner, descriptor(read_grey(row["path"]))))
+            every = files_of(row)
+            files = tuple(every[column] for column in every if column in seen_by(card, every))  # ``path`` first
+            found.append((files, owner, descriptor(read_grey(files))))
         except ImageError:
             continue  # what cannot be read can be neither edited nor copied
     if not found:
         raise DataError(f"none of {len(rows)} images can be read")
-    paths, owners, descriptors = zip(*found, strict=True)
-    gallery = Gallery(list(paths), np.array(owners), np.stack(descriptors))
+    groups, owners, descriptors = zip(*found, strict=True)
+    gallery = Gallery(list(groups), np.array(owners), np.stack(descriptors))
     return replace(gallery, limit=_honest(gallery, rate))
 
 
@@ -83,36 +91,34 @@ def twin(image: Image, owner: str, gallery: Gallery) -> tuple[float | None, str]
     both = np.stack([own, mirrored(own)])
     places = {int(others[i]) for i in nearest(both, gallery.descriptors[others], NEAREST)[1].ravel()}
     seen = views(image)
-    alike = {i: correlate(seen, _views(gallery.paths[i])) for i in sorted(places)}
+    alike = {i: correlate(seen, _views(gallery.files[i])) for i in sorted(places)}
     best = max(alike, key=alike.__getitem__)
-    return alike[best], str(gallery.paths[best])
+    return alike[best], str(gallery.files[best][0])
 
 
 def grey(picture: Any) -> Image:
-    """A picture as it is compared: the mean of its colours, padded to a square of ``SIZE`` pixels."""
+    """A picture as it is compared: the mean of its colours or contrasts, padded to a square of ``SIZE`` pixels."""
     from counterscan.imaging import fit
 
     square = fit(picture.unit(), SIZE)[0]
     return np.asarray(square if square.ndim == 2 else square.mean(2), np.float32)
 
 
-def read_grey(path: Path) -> Image:
-    """The picture of a file as it is compared."""
-    from counterscan.imaging import read
-
-    return grey(read(path))
+def read_grey(files: Iterable[Path]) -> Image:
+    """The picture of an image's files as it is compared."""
+    return grey(read(files))
 
 
 @lru_cache(maxsize=KEPT)
-def _views(path: Path) -> Views:
-    return views(read_grey(path))
+def _views(files: tuple[Path, ...]) -> Views:
+    return views(read_grey(files))
 
 
 def _honest(gallery: Gallery, rate: float) -> float:
     """The limit, from ``SAMPLE`` training images, within ``LIMITS``."""
-    some = np.random.default_rng(0).permutation(len(gallery.paths))[:SAMPLE]
+    some = np.random.default_rng(0).permutation(len(gallery.files))[:SAMPLE]
     owners = [str(gallery.owners[i]) for i in some]
     if len(set(owners)) < 2:
         return LIMITS[1]
-    alike = [twin(read_grey(gallery.paths[i]), owner, gallery)[0] for i, owner in zip(some, owners, strict=True)]
+    alike = [twin(read_grey(gallery.files[i]), owner, gallery)[0] for i, owner in zip(some, owners, strict=True)]
     return float(np.clip(copy_threshold(np.array(alike, np.float64), rate, owners), *LIMITS))

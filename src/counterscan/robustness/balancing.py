@@ -7,12 +7,14 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from counterscan.data.contrasts import files_of, read, seen_by
+from counterscan.data.manifest import CONTRAST
 from counterscan.errors import CounterscanError
 from counterscan.methods import suited
 from counterscan.metrics.truth import drift_outside
@@ -56,16 +58,16 @@ def balance(
         for k, task in enumerate(tasks):
             source = rows[task.index]
             wanted = {name: known(source, name) or 0 for name in labels} | dict(task.changes)
-            key = ledger.key(how, str(source["path"]), task, wanted)
+            key = ledger.key(how, *map(str, files_of(source).values()), task, wanted)
             row = done.get(key)
             if row is None:
-                gallery = gallery or open_gallery(rows, gates.rate)
+                gallery = gallery or open_gallery(rows, gates.rate, backbone.card)
                 facts, result = _edited(source, task, backbone, method)
                 if result is not None:
                     seen = measure(result, owners[task.index], gallery, judge)
                     facts |= _told(seen, wanted) | {"refused": passes(seen, wanted, gates)}
                     if not facts["refused"]:
-                        facts["path"] = _write(result, task, key, folder)
+                        facts |= _write(result, list(seen_by(backbone.card, files_of(source))), task, key, folder)
                 row = {"key": key} | facts
                 file.write(json.dumps(row) + "\n")
                 file.flush()
@@ -101,7 +103,7 @@ def _edited(
     words: dict[str, Any] = {
         verb: [name for name, value in task.changes if value == to] for to, verb in enumerate(("remove", "add"))
     }
-    facts = {k: v for k, v in row.items() if k != "path"} | dict(task.changes) | {"synthetic": "yes"}
+    facts = {k: v for k, v in row.items() if k not in files_of(row)} | dict(task.changes) | {"synthetic": "yes"}
     facts |= {
         "source": str(row["path"]),
         "edit": ", ".join(f"{verb} {name}" for verb, names in words.items() for name in names),
@@ -109,7 +111,8 @@ def _edited(
     }
     facts |= {"model": backbone.card.name, "fingerprint": backbone.fingerprint, "path": "", "refused": ""}
     try:
-        result = edit(row["path"], **words, method=method, model=backbone, seed=task.seed)
+        picture = read(seen_by(backbone.card, files_of(row)).values())
+        result = edit(picture, **words, method=method, model=backbone, seed=task.seed)
     except CounterscanError as error:
         return facts | {"refused": str(error)}, None
     said = {"caption": result.edit.target} if row.get("caption") else {}  # the old one speaks of what is gone
@@ -123,19 +126,24 @@ def _told(seen: Measured, wanted: Mapping[str, int]) -> dict[str, Any]:
     return values | {f"judged {name}": saw[name] for name in wanted if name in saw}
 
 
-def _write(result: Counterfactual, task: Task, key: str, folder: Path) -> str:
-    """Write the image; returns its path in the folder. The key keeps images of other settings from being overwritten."""
+def _write(result: Counterfactual, columns: Sequence[str], task: Task, key: str, folder: Path) -> dict[str, str]:
+    """Write the image, a file each of the columns; returns their paths in the folder.
+
+    The key keeps images of other settings from being overwritten.
+    """
     from counterscan.imaging import write
 
     asked = "-".join(re.sub(r"\W+", "-", f"{name}-{value}") for name, value in task.changes)
-    name = f"images/{task.index:07d}-{asked}-{key}{result.counterfactual.suffix}"
-    words = f"{result.edit.source} -> {result.edit.target}"
-    write(
-        result.counterfactual,
-        folder / name,
-        note={"method": result.method, "words": words, "model": result.model},
-    )
-    return name
+    note = {"method": result.method, "words": f"{result.edit.source} -> {result.edit.target}", "model": result.model}
+    made = result.counterfactual
+    single = len(columns) == 1
+    files = {}
+    for k, column in enumerate(columns):
+        picture = made if single else replace(made, pixels=np.ascontiguousarray(made.pixels[..., k]))
+        contrast = "" if single else f".{column.removeprefix(CONTRAST)}"
+        files[column] = f"images/{task.index:07d}-{asked}-{key}{contrast}{picture.suffix}"
+        write(picture, folder / files[column], note=note)
+    return files
 
 
 def write_manifest(rows: Sequence[Mapping[str, Any]], made: Sequence[Mapping[str, Any]], folder: Path) -> Path:

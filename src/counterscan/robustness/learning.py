@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from counterscan.data.contrasts import files_of, read
 from counterscan.errors import DataError
 from counterscan.robustness.augment import known
 from counterscan.robustness.classifier import Classifier
@@ -76,13 +77,12 @@ def trained(
 
 
 def pixels(rows: Sequence[Mapping[str, Any]], size: int) -> NDArray[np.uint8]:
-    """Grey views (N, size, size), aspect kept."""
+    """Grey views (N, size, size), aspect kept; of colours and contrasts the mean."""
     from counterscan.imaging import fit as fit_square
-    from counterscan.imaging import read
 
     out = np.empty((len(rows), size, size), np.uint8)
     for i, row in enumerate(rows):
-        square, _ = fit_square(read(row["path"]).unit(), size)
+        square, _ = fit_square(read(files_of(row).values()).unit(), size)
         out[i] = ((square if square.ndim == 2 else square.mean(axis=2)) * 255).round()
     return out
 

@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from counterscan.data.contrasts import files_of, read, seen_by
 from counterscan.data.manifest import CONTRAST
 from counterscan.errors import CounterscanError, DataError, ModelError, WordsError
 from counterscan.methods import suited
 from counterscan.robustness import ledger
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from counterscan.backbones.base import Backbone
+    from counterscan.imaging import Picture
     from counterscan.result import Counterfactual
     from counterscan.robustness.opening import Outputs
 
@@ -84,7 +88,7 @@ def look(
     ``keep(key, counterfactual)`` sees each new result.
     """
     how = outputs.fingerprint, backbone.fingerprint, suited(backbone.card, method), sorted(request.items()), seed
-    keys = [ledger.key(how, str(row["path"])) for row in rows]
+    keys = [ledger.key(how, *map(str, files_of(row).values())) for row in rows]
     ask = partial(_ask, outputs, request, {"method": method, "model": backbone, "seed": seed}, keep)
     made.parent.mkdir(parents=True, exist_ok=True)
     done = ledger.read(made)
@@ -115,9 +119,8 @@ def _ask(
 ) -> list[Looked]:
     """The rows of a group of images, all edited at once."""
     from counterscan.editing import edit
-    from counterscan.imaging import read
 
-    pictures = [read(row["path"]) for _, row in group]
+    pictures = [read(seen_by(how["model"].card, files_of(row)).values()) for _, row in group]
     changed = edit(pictures, **request, **how)
     same = changed[0].edit.source
     idle = edit(pictures, source=same, target=same, **how)
@@ -143,10 +146,19 @@ def _singly(ask: Callable[[Any], list[Looked]], group: Sequence[tuple[str, Mappi
         return [{"key": key, "error": f"{path}: {text.removeprefix(f'{path.name}: ')}"}]
 
 
-def probabilities(outputs: Outputs, picture: Any) -> NDArray[np.float32]:
-    """(1, K) of one picture, padded to a square as the models see it."""
+def probabilities(outputs: Outputs, picture: Picture) -> NDArray[np.float32]:
+    """(1, K) of one picture."""
+    return outputs(shown(picture, outputs.size, outputs.channels)[None]).numpy()
+
+
+def shown(picture: Picture, size: int, channels: int) -> Tensor:
+    """A picture as classifiers see it, (channels, size, size): padded to a square; contrasts of which there are more or fewer
+    than it has channels by their mean.
+    """
     from counterscan.editing import to_tensor
     from counterscan.imaging import fit
 
-    square, _ = fit(picture.unit(), outputs.size)
-    return outputs(to_tensor(square, outputs.channels)[None]).numpy()
+    square, _ = fit(picture.unit(), size)
+    if square.ndim == 3 and square.shape[2] not in (3, channels):
+        square = square.mean(2)
+    return to_tensor(square, channels)

@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from counterscan.data.contrasts import files_of
 from counterscan.errors import DataError, WordsError
 from counterscan.imaging.picture import stem
 from counterscan.scale.store import Store
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from counterscan.methods import Method
     from counterscan.types import Edit
 
 FILE = "job.json"
 LONGEST_STEM = 80  # bytes
+ROWS = 1024  # of the manifest that are Python objects at once
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image of a manifest: ``id`` is its path as the manifest writes it, ``path`` where it lies."""
+    """One image of a manifest: ``id`` is its path as the manifest writes it, ``path`` where it lies.
+
+    ``contrasts`` are the files of its other contrasts, by column.
+    """
 
     id: str
     path: Path
+    contrasts: Mapping[str, Path] = field(default_factory=dict)
 
     @cached_property
     def key(self) -> str:
@@ -105,8 +113,9 @@ class Job:
             )
 
 
-def items(ids: Any, root: Path) -> Iterator[Item]:
-    """Items one by one from a column of ids (any iterable, arrow's included), relative ones under ``root``."""
-    for value in ids:
-        name = value if isinstance(value, str) else value.as_py()
-        yield Item(name, root / name)
+def items(images: pa.Table, root: Path) -> Iterator[Item]:
+    """Items one by one from a table of :func:`~counterscan.scale.manifest.read_images`, relative ones under ``root``."""
+    for part in images.to_batches(max_chunksize=ROWS):
+        for row in part.to_pylist():
+            files = files_of(row, root)
+            yield Item(row["path"], files.pop("path"), files)

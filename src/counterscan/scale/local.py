@@ -37,7 +37,7 @@ def stream(
     depth = DEPTH * job.batch_size
     readers, writers = ThreadPoolExecutor(workers, "read"), ThreadPoolExecutor(workers, "write")
     try:
-        loaded = _ahead(readers, partial(load, job, backbone.resolution, backbone.channels), items, depth)
+        loaded = _ahead(readers, partial(load, job, backbone), items, depth)
         changed = _batches(job, backbone, loaded)
         yield from _ahead(writers, partial(finish, job, backbone.card.name, record), changed, depth)
     finally:

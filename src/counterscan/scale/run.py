@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from counterscan.scale.job import Item, Job, items
 from counterscan.scale.ledger import DONE, FAILED, FOLDER, Ledger, Row, only_writer
-from counterscan.scale.manifest import read_paths
+from counterscan.scale.manifest import read_images
 from counterscan.scale.store import Folder, Store, store
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ def batch(
     progress: Progress | None = None,
     **words: Any,
 ) -> dict[str, Any]:
-    """Edit every image of ``manifest`` (.csv, .tsv, .parquet or .jsonl with a column ``path``) into ``folder``, which may be
-    a URL that fsspec knows, such as ``s3://bucket/out``.
+    """Edit every image of ``manifest`` (.csv, .tsv, .parquet or .jsonl with a column ``path``, and ``path_*`` for other
+    contrasts) into ``folder``, which may be a URL that fsspec knows, such as ``s3://bucket/out``.
 
     ``words`` are those of ``counterscan.edit``: ``remove``, ``add``, ``source``, ``target``, ``instruct``, ``region``,
     ``mask``, ``keep``. Every item has a seed of its own, from its path in the manifest and ``seed``, so its result depends
@@ -60,14 +60,14 @@ def batch(
     from counterscan.scale.openvino import open_backbone
 
     manifest, place = Path(manifest), store(folder)
-    paths = read_paths(manifest)
+    images = read_images(manifest)
     backbone = open_backbone(model, "cpu" if ray else device, offline=offline)
     job = _job(backbone, words, method, model, place, device, seed, batch_size, offline)
     with _alone(place):
         job.claim()
         place.tidy()
         ledger = Ledger(place)
-        todo = _missing(paths, ledger.settle(), place)
+        todo = _missing(images, ledger.settle(), place)
         began = time.perf_counter()
         work = items(todo, manifest.absolute().parent)
         with _threads(job.threads):
@@ -78,7 +78,7 @@ def batch(
         table = ledger.settle()
         place.tidy()
     facts = {"model": backbone.card.name, "fingerprint": job.fingerprint, "ledger": FOLDER}
-    return _summary(paths, table, len(todo), seconds) | facts
+    return _summary(images["path"], table, len(todo), seconds) | facts
 
 
 def _job(
@@ -146,8 +146,8 @@ def _rows(
         yield from distributed(job, work, address=ray, workers=workers, record=record)
 
 
-def _missing(paths: pa.Array, table: pa.Table, place: Store) -> pa.Array:
-    """The paths without a row that says done and all of whose files are there, with as many bytes as it says."""
+def _missing(images: pa.Table, table: pa.Table, place: Store) -> pa.Table:
+    """The images without a row that says done and all of whose files are there, with as many bytes as it says."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -156,10 +156,10 @@ def _missing(paths: pa.Array, table: pa.Table, place: Store) -> pa.Array:
     rows = zip(table["files"], table["bytes"], strict=True)
     whole = [sum(size(name) for name in files.as_py()) == total.as_py() for files, total in rows]
     done = table["item"].filter(pa.array(whole, pa.bool_()))
-    return paths.filter(pc.invert(pc.is_in(paths, value_set=done)))
+    return images.filter(pc.invert(pc.is_in(images["path"], value_set=done)))
 
 
-def _summary(paths: pa.Array, table: pa.Table, attempted: int, seconds: float) -> dict[str, Any]:
+def _summary(paths: pa.ChunkedArray, table: pa.Table, attempted: int, seconds: float) -> dict[str, Any]:
     import pyarrow.compute as pc
 
     table = table.filter(pc.is_in(table["item"], value_set=paths))  # the manifest may have been longer once

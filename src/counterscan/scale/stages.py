@@ -52,20 +52,21 @@ class Changed:
     seconds: float
 
 
-def load(job: Job, resolution: int, channels: int, item: Item) -> Loaded | Row:
+def load(job: Job, backbone: Backbone, item: Item) -> Loaded | Row:
     """Read an item and fit it to the model."""
+    from counterscan.data.contrasts import read, seen_by
     from counterscan.editing import allowed_area, to_tensor
-    from counterscan.imaging import fit, read
+    from counterscan.imaging import fit
 
     began = time.perf_counter()
     try:
-        picture = read(item.path)
+        picture = read(seen_by(backbone.card, {"path": item.path, **item.contrasts}).values())
         unit = picture.unit()
         allowed_area(
             job.edit, (unit.shape[0], unit.shape[1])
         )  # refuse what the mask does not fit before it costs anything
-        square, placement = fit(unit, resolution)
-        tensor = to_tensor(square, channels)
+        square, placement = fit(unit, backbone.resolution)
+        tensor = to_tensor(square, backbone.channels)
     except Exception as error:  # whatever is wrong with this image, the others are still to be done
         return failure(item, error, time.perf_counter() - began)
     return Loaded(item, picture, square, placement, tensor, time.perf_counter() - began)
