@@ -29,8 +29,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import counterscan
 from counterscan.scale import batch
+from counterscan.scale.devices import open_backbone
 from counterscan.scale.ledger import Ledger, Row
-from counterscan.scale.openvino import open_backbone
 from counterscan.scale.store import Folder
 from counterscan.worlds import chest
 

@@ -52,7 +52,7 @@ from counterscan.robustness.learning import auc, known_targets, membership, pixe
 from counterscan.robustness.opening import Outputs, open_classifier
 from counterscan.robustness.stress import effects, ranked
 from counterscan.robustness.study import Seen, look, stacked
-from counterscan.scale.openvino import open_backbone
+from counterscan.scale.devices import open_backbone
 from counterscan.worlds import chest
 
 ARMS = ("plain", "reweighted", "group-dro", "counterfactual", "exact", "oracle")

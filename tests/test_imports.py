@@ -37,7 +37,7 @@ def test_help_imports_nothing_heavy():
 
 # what other commands need, and what an edit's own libraries import only if they are asked for too much
 UNUSED = (
-    "counterscan.bench", "counterscan.robustness", "counterscan.scale", "counterscan.training", "counterscan.worlds",
+    "counterscan.bench", "counterscan.robustness", "counterscan.scale.run", "counterscan.training", "counterscan.worlds",
     "diffusers.pipelines", "fastapi", "matplotlib", "nibabel", "openvino", "pandas", "pyarrow", "pydicom", "ray",
     "skimage", "sklearn", "torchmetrics", "torchvision",
 )  # fmt: skip

@@ -70,7 +70,7 @@ def test_every_command_opens_its_model_where_and_as_asked(command, model, tmp_pa
     monkeypatch.setattr("counterscan.backbones.load", load)
     assert run(*words, "--dtype", "bfloat16")[2] == "cpu torch.bfloat16"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert run(*words, "--device", "cuda:1")[2] == "cuda:1 torch.float32"
+    assert run(*words, "--device", "cuda:1")[2] == "cuda:1 None"
     _, code, said = run(*words, "--device", "cuda:2")
     assert code == 1 and "no such GPU" in said
     assert not (tmp_path / "out").exists()

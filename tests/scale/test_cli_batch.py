@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
+import pytest
 from tests.scale.conftest import write_images
 from typer.testing import CliRunner
 
 from counterscan.cli import app
 from counterscan.errors import WordsError
+from counterscan.result import Counterfactual
+from counterscan.robustness.classifier import Classifier
+from counterscan.robustness.opening import open_classifier
+from counterscan.robustness.study import probabilities
 
 
 def run(*words):
@@ -32,6 +38,21 @@ def test_json_and_exit_codes(model, tmp_path):
     summary = json.loads(result.stdout)
     assert (summary["done"], summary["failed"], summary["skipped"]) == (3, 1, 3)
     assert result.stderr.splitlines() == ["counterscan: absent.png: no such file"]
+
+
+def test_a_judge_scores_every_result_in_the_ledger(model, tmp_path):
+    judge = Classifier(["gout", "pacemaker"], size=32, width=8).save(tmp_path / "judge", {"name": "judge"})
+    manifest, out = write_images(tmp_path, 2), tmp_path / "out"
+    words = (manifest, "--remove", "pacemaker", "--method", "sdedit", "--model", model, "-o", out)
+    assert run(*words, "--judge", judge).exit_code == 0
+    outputs = open_classifier(judge)
+    for row in pd.read_parquet(out / "ledger").itertuples():
+        saved = Counterfactual.load(out / next(name for name in row.files if name.endswith(".json")))
+        assert list(row.judged) == ["pacemaker"]
+        for told, picture in ((row.before, saved.factual), (row.after, saved.counterfactual)):
+            assert list(told) == pytest.approx([probabilities(outputs, picture)[0, 1]], abs=1e-5)
+    result = run(*words)
+    assert isinstance(result.exception, WordsError) and "its judge differ" in str(result.exception)
 
 
 def test_wrong_words_are_refused_before_anything_is_written(model, tmp_path):

@@ -13,7 +13,8 @@ from tests.scale.conftest import write_images
 import counterscan
 from counterscan.errors import ModelError, WordsError
 from counterscan.scale import batch
-from counterscan.scale.openvino import OpenVino, open_backbone
+from counterscan.scale.devices import open_backbone
+from counterscan.scale.openvino import OpenVino
 
 
 @pytest.fixture(scope="module")

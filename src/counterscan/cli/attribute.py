@@ -59,7 +59,7 @@ def attribute(
     import counterscan
     from counterscan.attribution.maps import check_formats
     from counterscan.imaging import read
-    from counterscan.scale.openvino import open_backbone
+    from counterscan.scale.devices import open_backbone
 
     folder, formats = folder_for(output), list(dict.fromkeys(formats or ["png"]))
     check_formats(formats)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from counterscan.cli.output import Report, complain, emit, folder_for, progress, write_run
+from counterscan.cli.robustness import Channels, Labels, Size, opened
 
 EVERY = 60.0  # seconds between two lines of progress where stderr is no terminal
 
@@ -31,6 +33,10 @@ def batch(
     keep: Annotated[list[str] | None, typer.Option(help="A finding that must stay.")] = None,
     method: Annotated[str | None, typer.Option(help="The editing method; the model's default otherwise.")] = None,
     model: Annotated[str, typer.Option(help="A built-in name, a folder or a hub id.")] = "chest-nih",
+    judge: Annotated[str | None, typer.Option(help="A classifier that scores every result in the ledger.")] = None,
+    labels: Labels = None,
+    size: Size = None,
+    channels: Channels = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Equal seeds give equal results.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Images that go through the model at once.")] = 4,
     device: Annotated[str, typer.Option(help="Where the model runs: cpu, openvino (a faster cpu) or cuda.")] = "cpu",
@@ -56,8 +62,10 @@ def batch(
     request: dict[str, Any] = {"remove": remove or [], "add": add or [], "source": source, "target": target}
     request |= {"instruct": instruct, "region": region, "mask": mask, "keep": keep or []}
     how: dict[str, Any] = {"method": method, "model": model, "device": device, "seed": seed, "batch_size": batch_size}
+    where: dict[str, Any] = {"ray": ray, "workers": workers, "offline": offline}
+    scores = _judge(judge, labels, size, channels) if judge else None
     with _told(manifest.name) as report:
-        summary = batch(manifest, output, **request, **how, ray=ray, workers=workers, offline=offline, progress=report)
+        summary = batch(manifest, output, **request, **how, **where, judge=scores, progress=report)
     for failure in summary["failures"]:
         item, reason = failure["item"], failure["reason"]
         complain(f"{item}: {reason.removeprefix(f'{Path(item).name}: ')}")
@@ -71,6 +79,14 @@ def batch(
     emit(summary, as_json, f"{summary['done']} of {summary['items']} done, {summary['failed']} failed, in {place}")
     if summary["failed"]:
         raise typer.Exit(1)
+
+
+def _judge(judge: str, labels: str | None, size: int | None, channels: int | None) -> Any:
+    from counterscan.scale.job import Judge
+    from counterscan.search import judged
+
+    outputs = opened(judge, labels, size, channels)
+    return Judge(outputs.fingerprint, partial(judged, judge=outputs))
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def bench(
     from counterscan.bench.run import bench as run
     from counterscan.methods import listed
     from counterscan.robustness.classifier import Classifier
-    from counterscan.scale.openvino import open_backbone
+    from counterscan.scale.devices import open_backbone
 
     folder, names = folder_for(output), listed(methods or "")
     for name in names:

@@ -62,7 +62,7 @@ def edit(
     """
     import counterscan
     from counterscan.imaging import read
-    from counterscan.scale.openvino import open_backbone
+    from counterscan.scale.devices import open_backbone
 
     folder = folder_for(output)
     if region and mask:

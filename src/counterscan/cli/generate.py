@@ -29,7 +29,7 @@ def generate(
     """
     import counterscan
     from counterscan.imaging import write
-    from counterscan.scale.openvino import open_backbone
+    from counterscan.scale.devices import open_backbone
 
     folder = folder_for(output)
     backbone = open_backbone(model, device, dtype=dtype, offline=offline)

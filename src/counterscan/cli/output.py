@@ -161,8 +161,8 @@ def write_run(
 ) -> None:
     """Write ``run.json``: what was asked, where, with what, and what came of it.
 
-    ``settings`` are completed by the running command's own options. ``models`` are what was in use: backbones, and
-    classifiers or feature spaces, which have a name and a fingerprint. ``scores`` are those of ``result`` if not given.
+    ``settings`` are completed by the running command's own options. ``models`` are what was in use: backbones, classifiers and
+    feature spaces, or ``{"name", "fingerprint"}`` where none is open. ``scores`` are those of ``result`` if not given.
     """
     import platform
     from importlib.metadata import PackageNotFoundError, version
@@ -178,7 +178,7 @@ def write_run(
     context = _context()
     if context is not None:
         settings = {k: v for k, v in context.params.items() if k not in ("as_json", "output", SECRET)} | settings
-    used = [{"name": getattr(each, "card", each).name, "fingerprint": each.fingerprint} for each in models]
+    used = [each if isinstance(each, dict) else _named(each) for each in models]
     run = {
         "command": command,
         "arguments": _without_secrets((context and context.find_root().obj) or sys.argv[1:]),
@@ -194,6 +194,10 @@ def write_run(
     draft = folder / f".run.json.{os.getpid()}"
     draft.write_text(json.dumps(strict(run), indent=2, default=str) + "\n", encoding="utf-8")
     os.replace(draft, folder / "run.json")
+
+
+def _named(model: Any) -> dict[str, str]:
+    return {"name": getattr(model, "card", model).name, "fingerprint": model.fingerprint}
 
 
 def _without_secrets(words: list[str]) -> list[str]:

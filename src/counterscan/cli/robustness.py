@@ -57,7 +57,7 @@ def stress(
     from counterscan.robustness.stress import effects, ranked, subgroups
     from counterscan.robustness.study import patients, read_table, stacked
 
-    folder, outputs = folder_for(output), _open(classifier, labels, size, channels)
+    folder, outputs = folder_for(output), opened(classifier, labels, size, channels)
     backbone = _load(model, offline)
     asked = _asked(remove, add, backbone, method)
 
@@ -116,7 +116,7 @@ def disentangle(
     from counterscan.robustness.stress import effects
     from counterscan.robustness.study import patients, read_table, stacked
 
-    folder, outputs = folder_for(output), _open(classifier, labels, size, channels)
+    folder, outputs = folder_for(output), opened(classifier, labels, size, channels)
     backbone = _load(model, offline)
     asked = _asked(remove, add, backbone, method)
     targets = [name.split(" ", 1)[1] for name in asked]
@@ -196,7 +196,7 @@ def augment(
     edited, held = columns(rows, finding, against)
     absent = [name for name in held if not any(name in row for row in rows)]
     _asked(edited + absent, edited + absent, backbone, method)
-    outputs = _open(judge, labels, size, channels) if judge else None
+    outputs = opened(judge, labels, size, channels) if judge else None
     with progress("augment") as tell:
         made = balance(
             rows, finding, against, backbone, folder,
@@ -277,7 +277,8 @@ def train_classifier(
     emit({"labels": names, "scores": scores}, as_json, "\n".join(f"{k} {v:.3f}" for k, v in scores.items()))
 
 
-def _open(classifier: str, labels: str | None, size: int | None, channels: int | None) -> Any:
+def opened(classifier: str, labels: str | None, size: int | None, channels: int | None) -> Any:
+    """The classifier of the options that name one."""
     from counterscan.robustness.opening import open_classifier
 
     names = [part.strip() for part in labels.split(",")] if labels else ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from counterscan.methods import Method
+    from counterscan.result import Counterfactual
     from counterscan.types import Edit
 
 FILE = "job.json"
@@ -58,6 +59,14 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Judge:
+    """Who scores results: ``call`` tells what it thinks of each edited finding before and after; ``fingerprint`` who it is."""
+
+    fingerprint: str
+    call: Callable[[Counterfactual], Mapping[str, tuple[float, float]]]
+
+
+@dataclass(frozen=True)
 class Job:
     """One edit for all items. ``model`` is what ``counterscan.load`` takes, ``fingerprint`` that of its weights.
 
@@ -75,9 +84,10 @@ class Job:
     batch_size: int = 4
     threads: int = 1
     offline: bool = False
+    judge: Judge | None = None
 
     def identity(self) -> dict[str, Any]:
-        """All that a result depends on besides its item, as JSON values."""
+        """All that a result and its row depend on besides its item, as JSON values."""
         mask = self.edit.mask
         return {
             "source": self.edit.source,
@@ -91,6 +101,7 @@ class Job:
             "seed": self.seed,
             "batch_size": self.batch_size,
             "device": self.device.partition(":")[0],
+            "judge": None if self.judge is None else self.judge.fingerprint,
         }
 
     def claim(self) -> None:

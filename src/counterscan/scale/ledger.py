@@ -35,7 +35,8 @@ class Row:
 
     ``seconds`` is the sum of ``reading`` (decode and fit), ``model`` (its share of the batch) and ``writing`` (composite,
     encode, hash). Scores: ``changed`` is the share of pixels that may differ, ``mean_change`` the mean absolute difference
-    there and ``largest_change`` the largest, intensities in [0, 1]. ``files`` are relative to the job's store,
+    there and ``largest_change`` the largest, intensities in [0, 1]; ``before`` and ``after`` are what the judge, if there is one,
+    thinks of the edited findings ``judged``, in their order. ``files`` are relative to the job's store,
     ``sha256`` theirs in the same order, ``bytes`` their sum; ``finished`` in seconds since 1970.
     """
 
@@ -52,6 +53,9 @@ class Row:
     changed: float | None = None
     mean_change: float | None = None
     largest_change: float | None = None
+    judged: list[str] = field(default_factory=list)
+    before: list[float] = field(default_factory=list)
+    after: list[float] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     sha256: list[str] = field(default_factory=list)
     bytes: int = 0
@@ -165,5 +169,6 @@ def _schema() -> pa.Schema:
         + [(name, number) for name in ("seconds", "reading", "model", "writing")]
         + [("seed", pa.int64()), ("evaluations", pa.int64())]
         + [(name, number) for name in ("changed", "mean_change", "largest_change")]
+        + [("judged", pa.list_(text)), ("before", pa.list_(number)), ("after", pa.list_(number))]
         + [("files", pa.list_(text)), ("sha256", pa.list_(text)), ("bytes", pa.int64()), ("finished", number)]
     )

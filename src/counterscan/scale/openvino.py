@@ -6,9 +6,7 @@ trace. Methods that look inside the network (attention) or differentiate through
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +14,7 @@ from torch import Tensor
 
 from counterscan.backbones.base import sees_image
 from counterscan.backbones.quiet import quiet
-from counterscan.errors import ModelError, WordsError
+from counterscan.errors import ModelError
 from counterscan.types import Condition, Prediction
 
 if TYPE_CHECKING:
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
     from counterscan.diffusion import Schedule
 
 ROWS = 2  # of the example that is traced: with one, a trace may take the 1 for a constant
-DTYPES = ("float32", "bfloat16", "float16")
 SETTINGS = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}  # the default may be bfloat16
 
 
@@ -128,24 +125,6 @@ class OpenVino:
         """The function for any number of rows. Fixed numbers would be a little faster, but OpenVINO 2026.4 crashes on them."""
         settings = {**SETTINGS, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
         return self._core.compile_model(_trace(function, inputs), "CPU", settings)
-
-
-def open_backbone(model: str | Path, device: str = "cpu", *, dtype: str = "float32", offline: bool = False) -> Backbone:
-    """``counterscan.load`` on a device (``cpu``, ``openvino``, that is the CPU too, or ``cuda``, also ``cuda:1``), computing
-    in one of ``DTYPES``.
-    """
-    from counterscan.backbones import load
-
-    kind, _, number = device.partition(":")
-    if not re.fullmatch(r"cpu|openvino|cuda(:\d+)?", device):
-        raise WordsError(f"no device {device!r}: known are cpu, openvino and cuda, also as cuda:1")
-    if dtype not in DTYPES:
-        raise WordsError(f"no dtype {dtype!r}: known are {', '.join(DTYPES)}")
-    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        raise ModelError(f"{device}: torch sees no such GPU here; use the device cpu or openvino")
-    if kind == "openvino":
-        return OpenVino(load(model, dtype=getattr(torch, dtype), offline=offline))
-    return load(model, device=device, dtype=getattr(torch, dtype), offline=offline)
 
 
 class _Traced(torch.nn.Module):

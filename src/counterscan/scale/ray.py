@@ -31,7 +31,7 @@ class Worker:
     def __init__(self, job: Job) -> None:
         import torch
 
-        from counterscan.scale.openvino import open_backbone
+        from counterscan.scale.devices import open_backbone
 
         torch.set_num_threads(job.threads)
         self.job = job

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from counterscan.scale.job import Item, Job, items
+from counterscan.scale.job import Item, Job, Judge, items
 from counterscan.scale.ledger import DONE, FAILED, FOLDER, Ledger, Row, only_writer
 from counterscan.scale.manifest import read_images
 from counterscan.scale.store import Folder, Store, store
@@ -36,6 +36,7 @@ def batch(
     workers: int | None = None,
     ray: str | None = None,
     offline: bool = False,
+    judge: Judge | None = None,
     progress: Progress | None = None,
     **words: Any,
 ) -> dict[str, Any]:
@@ -45,7 +46,8 @@ def batch(
     ``words`` are those of ``counterscan.edit``: ``remove``, ``add``, ``source``, ``target``, ``instruct``, ``region``,
     ``mask``, ``keep``. Every item has a seed of its own, from its path in the manifest and ``seed``, so its result depends
     neither on the others nor on ``workers``: threads that read and as many that write here, model actors with ``ray``
-    (``"local"`` or a cluster's address). ``progress(done, total)`` counts the items still to be done.
+    (``"local"`` or a cluster's address). ``judge`` scores every result in the ledger. ``progress(done, total)`` counts the items
+    still to be done.
 
     Returns ``items`` in the manifest, of these ``done``, ``failed`` and ``skipped`` (done before); ``seconds`` and
     ``images_per_second`` of this run without its start; ``model``, ``fingerprint``, ``ledger`` (a folder of Parquet
@@ -57,12 +59,12 @@ def batch(
         DataError: the manifest is unusable, or another run is writing to ``folder``.
         WorkError: the disk is full, or the store cannot be reached or written; every finished item is kept.
     """
-    from counterscan.scale.openvino import open_backbone
+    from counterscan.scale.devices import open_backbone
 
     manifest, place = Path(manifest), store(folder)
     images = read_images(manifest)
     backbone = open_backbone(model, "cpu" if ray else device, offline=offline)
-    job = _job(backbone, words, method, model, place, device, seed, batch_size, offline)
+    job = _job(backbone, words, method, model, place, device, seed, batch_size, offline, judge)
     with _alone(place):
         job.claim()
         place.tidy()
@@ -91,6 +93,7 @@ def _job(
     seed: int,
     batch_size: int,
     offline: bool,
+    judge: Judge | None,
 ) -> Job:
     from dataclasses import replace
 
@@ -107,7 +110,8 @@ def _job(
     if method is None or isinstance(method, str):
         method = methods.suited(backbone.card, method, keep=bool(request.keep))
     threads = min(torch.get_num_threads(), THREADS)
-    return Job(request, method, str(model), backbone.fingerprint, place, device, seed, batch_size, threads, offline)
+    facts = str(model), backbone.fingerprint, place, device, seed, batch_size, threads, offline, judge
+    return Job(request, method, *facts)
 
 
 def _alone(place: Store) -> AbstractContextManager[None]:

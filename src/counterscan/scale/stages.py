@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +108,7 @@ def finish(job: Job, model: str, record: Callable[[Row], None], part: Changed | 
         item, spent = part.loaded.item, part.loaded.seconds + part.seconds
         try:
             result = _counterfactual(job, model, part)
+            scores = job.judge.call(result) if job.judge else {}
             files = _save(job, item, result)
         except StoreError:
             raise
@@ -117,7 +118,7 @@ def finish(job: Job, model: str, record: Callable[[Row], None], part: Changed | 
                 raise StoreError(f"{where}: cannot be written ({full.strerror}); {todo}") from error
             row = failure(item, error, spent + time.perf_counter() - began)
         else:
-            row = _done(part, result, files, time.perf_counter() - began)
+            row = _done(part, result, scores, files, time.perf_counter() - began)
     assert isinstance(row, Row)
     record(row)
     return row
@@ -153,7 +154,13 @@ def _save(job: Job, item: Item, result: Counterfactual) -> dict[str, tuple[str, 
     return files
 
 
-def _done(part: Changed, result: Counterfactual, files: dict[str, tuple[str, int]], writing: float) -> Row:
+def _done(
+    part: Changed,
+    result: Counterfactual,
+    scores: Mapping[str, tuple[float, float]],
+    files: Mapping[str, tuple[str, int]],
+    writing: float,
+) -> Row:
     one = part.loaded
     size = np.abs(result.difference[result.mask]) if result.mask.any() else np.zeros(1, np.float32)
     return Row(
@@ -169,6 +176,9 @@ def _done(part: Changed, result: Counterfactual, files: dict[str, tuple[str, int
         changed=float(result.mask.mean()),
         mean_change=float(size.mean()),
         largest_change=float(size.max()),
+        judged=list(scores),
+        before=[before for before, _ in scores.values()],
+        after=[after for _, after in scores.values()],
         files=list(files),
         sha256=[digest for digest, _ in files.values()],
         bytes=sum(size for _, size in files.values()),
