@@ -15,7 +15,7 @@ from tests.models import tiny
 from typer.testing import CliRunner
 
 from counterscan.cli import app
-from counterscan.cli.output import emit
+from counterscan.cli.output import emit, write_run
 from counterscan.errors import CounterscanError
 
 KEYS = {"image", "counterfactual", "difference", "mask", "method", "evaluations", "seconds", "seed"}
@@ -179,3 +179,10 @@ def test_json_has_no_number_that_json_has_not(capsys):
         "a": [None, 1.5, {"b": None}],
         "c": "nan",
     }
+
+
+def test_run_json_names_models_that_are_not_open(tmp_path):
+    used, scores = {"name": "tiny", "fingerprint": "0" * 16}, {"flip_rate": 0.5}
+    write_run(tmp_path, "batch", {}, {}, [used], scores)
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert (record["model"], record["scores"]) == (used, scores)
