@@ -254,8 +254,8 @@ def sheet(items: Sequence[Pair], given: Sequence[Answer]) -> NDArray[np.uint8]:
 
 
 def _digest(backbone: Backbone, items: Sequence[Pair], judge: Classifier | None) -> str:
-    """Everything that a row depends on but its method: weights, words, images, and who judges."""
-    digest = hashlib.sha256(backbone.fingerprint.encode())
+    """Everything that a row depends on but its method: weights and their numbers, words, images, and who judges."""
+    digest = hashlib.sha256(f"{backbone.fingerprint} {backbone.dtype}".encode())
     for pair in items:
         digest.update(repr((pair.seed, pair.edit)).encode())
         for image in (pair.factual, pair.truth, pair.mask):
