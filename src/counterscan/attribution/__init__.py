@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from counterscan.methods import Method, Progress
     from counterscan.result import Counterfactual
 
-    Methods = str | Method | Sequence[str | Method] | None
+    Methods = str | Method | Sequence[str | Method | None] | None
 
 __all__ = ["Attribution", "Calibration", "Region", "attribute", "calibrate"]
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from counterscan.errors import WordsError
+from counterscan.worlds.dataset import broader, find
 
 if TYPE_CHECKING:
     from counterscan.types import Edit
@@ -31,21 +29,6 @@ class Pair:
     mask: NDArray[np.bool_]
     edit: Edit
     seed: int
-
-
-def find(world: str) -> ModuleType:
-    """The module of a world. ``WordsError`` names the known ones."""
-    from counterscan.worlds.dataset import WORLDS
-
-    if world not in WORLDS:
-        raise WordsError(f"no world {world!r}: known are {', '.join(WORLDS)}")
-    return importlib.import_module(f"counterscan.worlds.{world}")
-
-
-def broader(world: str) -> Mapping[str, Sequence[str]]:
-    """Words that stand for several findings of a world, as a model may know no more."""
-    known: Mapping[str, Sequence[str]] = getattr(find(world), "BROADER", {})
-    return known
 
 
 def pairs(

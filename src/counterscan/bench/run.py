@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from counterscan.bench.cases import Pair, broader, find, pairs
+from counterscan.bench.cases import Pair, pairs
 from counterscan.bench.peers import Peer
 from counterscan.bench.report import DIFFERENCE, MEASURED, limit_keys, stem
 from counterscan.blending import blend
 from counterscan.editing import to_array, to_tensor
 from counterscan.errors import WordsError
 from counterscan.metrics.intervals import interval, paired
+from counterscan.worlds.dataset import broader, find
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -61,7 +61,7 @@ def attribute(
     from counterscan.imaging import read
     from counterscan.scale.devices import open_backbone
 
-    folder, formats = folder_for(output), list(dict.fromkeys(formats or ["png"]))
+    folder, formats = folder_for(output, images), list(dict.fromkeys(formats or ["png"]))
     check_formats(formats)
     if rate is not None and calibration is None:
         raise WordsError("--rate is promised by a calibration; give --calibration with images without the finding")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from counterscan.cli.output import Report, complain, emit, folder_for, progress, write_run
+from counterscan.cli.output import Device, Report, complain, emit, folder_for, progress, write_run
 from counterscan.cli.robustness import Channels, Labels, Size, opened
 
 EVERY = 60.0  # seconds between two lines of progress where stderr is no terminal
@@ -39,7 +39,7 @@ def batch(
     channels: Channels = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Equal seeds give equal results.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Images that go through the model at once.")] = 4,
-    device: Annotated[str, typer.Option(help="Where the model runs: cpu, openvino (a faster cpu) or cuda.")] = "cpu",
+    device: Device = "cpu",
     ray: Annotated[str | None, typer.Option(help="Run on Ray: 'local' or a cluster's address.")] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads that read and write; with --ray, copies of the model.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from counterscan.cli.output import Device, Dtype, Report, Slice, each, emit, folder_for, write_run
-from counterscan.cli.robustness import Channels, Labels, Size
+from counterscan.cli.robustness import Channels, Labels, Size, opened
 
 if TYPE_CHECKING:
     from counterscan.imaging import Picture
@@ -64,14 +63,14 @@ def edit(
     from counterscan.imaging import read
     from counterscan.scale.devices import open_backbone
 
-    folder = folder_for(output)
+    folder = folder_for(output, images)
     if region and mask:
         raise typer.BadParameter("give --region or --mask, not both")
     backbone = open_backbone(model, device, dtype=dtype, offline=offline)
     request: dict[str, Any] = {"remove": remove or [], "add": add or [], "source": source, "target": target}
     request |= {"instruct": instruct, "region": region, "mask": mask, "keep": keep or []}
     counterscan.edit([], **request, method=method, model=backbone)  # refuses wrong words before any image is opened
-    foreign = {"labels": re.split(r"\s*,\s*", labels) if labels else (), "size": size, "channels": channels}
+    foreign = {"labels": labels, "size": size, "channels": channels}
     choice = _choice(backbone.card.name, until, best_of, selector, judge, foreign)
 
     def work(path: Path, stem: str, report: Report) -> dict[str, Any]:
@@ -109,11 +108,11 @@ def _choice(
         if selector is not None:
             raise typer.BadParameter("--selector chooses among results: give --until or --best-of as well")
         return None
-    from counterscan.robustness.opening import open_classifier
+    from counterscan.robustness import opening
     from counterscan.search import judged, search
 
-    judge = judge or (f"{model}-judge" if _built_in(f"{model}-judge") else None)
-    chooses, judges = (open_classifier(spec, **foreign) if spec else None for spec in (selector, judge))
+    judge = judge or (f"{model}-judge" if f"{model}-judge" in opening.judges() else None)
+    chooses, judges = (opened(spec, **foreign) if spec else None for spec in (selector, judge))
 
     def found(picture: Picture, asked: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         from counterscan.cli.output import complain
@@ -130,9 +129,3 @@ def _choice(
         return one.result, told
 
     return found
-
-
-def _built_in(name: str) -> bool:
-    from importlib import resources
-
-    return (resources.files("counterscan") / "models" / name / "classifier.json").is_file()

@@ -72,16 +72,16 @@ def edits(
     from counterscan.evaluate.edits import edits as run
     from counterscan.evaluate.spaces import open_space
 
-    used = [open_space(judge, offline=offline)]
+    judging = open_space(judge, offline=offline)
     with progress("edits") as tell, _alone(output):
-        summary = run(sources, output, judge=judge, manifest=manifest, offline=offline, progress=tell)
+        summary = run(sources, output, judge=judging, manifest=manifest, offline=offline, progress=tell)
     lines = [
         f"{row['source']}, {row['direction']} {row['finding']}, n = {row['n']}: "
         + ", ".join(f"{name} {_text(row[name])}" for name in ("gain", "flip_rate", "l1", "ssim") if row[name])
         for row in summary["rows"]
     ]
     settings = {"sources": sources, "judge": judge, "manifest": manifest}
-    _finish("edits", settings, summary, output, lines, as_json, used, summary["rows"])
+    _finish("edits", settings, summary, output, lines, as_json, [judging], summary["rows"])
 
 
 @app.command()

@@ -29,7 +29,7 @@ def list_models(as_json: AsJson = False) -> None:
     """
     from counterscan.backbones import locate, names
     from counterscan.backbones.card import Card
-    from counterscan.evaluate.spaces import judges
+    from counterscan.robustness.opening import judges
 
     cards = [asdict(card) for name in names() if (card := Card.read(locate(name)))]
     known = [facts for name in judges() if (facts := _classifier(name))]

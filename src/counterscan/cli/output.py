@@ -73,17 +73,17 @@ def explain(error: BaseException, path: Path | None = None) -> str:
     return f"{where}unexpected {type(error).__name__}: {error}; please report it, with the output of --debug"
 
 
-def folder_for(path: Path) -> Path:
+def folder_for(path: Path, images: Sequence[Path] = ()) -> Path:
     """Refuse an output folder that cannot be one, before any work is done. It is made when there is something in it.
 
-    Nor may it hold what would be overwritten: another command's results, or the edit of another image of the same name.
+    Nor may it hold what would be overwritten: another command's results, or the edit of another image than ``images`` under
+    the name of one of them.
     """
     writable(path)
     context = _context()
     if context is not None:
         _same_command(path, context)
-        images = context.params.get("images")
-        _same_images(path, images if isinstance(images, list) else [])  # `data check` has a switch of that name
+    _same_images(path, images)
     return path
 
 
@@ -103,7 +103,7 @@ def _same_command(folder: Path, context: typer.Context) -> None:
         raise WordsError(f"{folder}: holds results of counterscan {found}; name another folder after -o")
 
 
-def _same_images(folder: Path, images: list[Path]) -> None:
+def _same_images(folder: Path, images: Sequence[Path]) -> None:
     for image, stem in zip(images, unique_stems(images), strict=True):
         files = _read(folder / f"{stem}.json").get("files")
         held = folder / str(files["image"]) if isinstance(files, dict) and "image" in files else folder
@@ -225,7 +225,7 @@ def _all(key: str, value: Any) -> Iterator[Any]:
         yield from (found for item in value for found in _all(key, item))
 
 
-def unique_stems(paths: list[Path]) -> list[str]:
+def unique_stems(paths: Sequence[Path]) -> list[str]:
     """A file stem for each path; equal ones are numbered, so no result overwrites another, nor ``run.json``."""
     from counterscan.imaging.picture import stem as name_of
 

@@ -98,16 +98,16 @@ def attribution(
 
 def _keep(images: dict[str, list[rows.Row]], peaks: Sequence[float], mapper: Mapper, folder: Path) -> None:
     """Write the scores of every image, and the calibration where there is one."""
-    from counterscan.methods import get
+    from counterscan.attribution import several, told
 
     with replacing(folder / "images.jsonl") as draft:
         scored = ({"map": name} | row for name, some in images.items() for row in some)
         draft.write_text("".join(json.dumps(rows.plain(row)) + "\n" for row in scored), encoding="utf-8")
     if peaks:
-        default = mapper.backbone.card.default_method
-        used = tuple(dict.fromkeys(get(method or default).name for method in mapper.methods))
-        told = Calibration(mapper.finding, tuple(peaks), mapper.backbone.fingerprint, used, mapper.repeats)
-        told.save(folder / "calibration.json")
+        card = mapper.backbone.card
+        methods = told(several(mapper.methods, card), card)
+        known = Calibration(mapper.finding, tuple(peaks), mapper.backbone.fingerprint, methods, mapper.repeats)
+        known.save(folder / "calibration.json")
 
 
 def _mapper(

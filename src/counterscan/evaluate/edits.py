@@ -31,7 +31,7 @@ def edits(
     sources: Sequence[str],
     folder: Path,
     *,
-    judge: str = "chest-nih-judge",
+    judge: str | Space = "chest-nih-judge",
     manifest: Path | None = None,
     offline: bool = False,
     progress: rows.Progress | None = None,

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from counterscan.errors import ModelError, WordsError
+from counterscan.robustness.opening import judges, locate
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-BUILT_IN = Path(__file__).parent.parent / "models"
 KNOWN = (
     "a classifier (chest-nih-judge, a folder), inception:FILE, xrv:NAME, hf:MODEL, open_clip:MODEL or module:function"
 )
@@ -93,31 +93,25 @@ def open_space(spec: str | Space, *, offline: bool = False) -> Space:
         raise WordsError(f"no feature space {spec!r}: name {KNOWN}") from None
 
 
-def judges() -> list[str]:
-    """The built-in classifiers, sorted."""
-    return sorted(path.parent.name for path in BUILT_IN.glob("*/classifier.json"))
-
-
 def classifier_folder(spec: str | Path) -> Path:
     """The folder of a classifier, its own or that of a built-in one by its name. Raises ``WordsError`` where there is none."""
-    for folder in (Path(spec), BUILT_IN / spec):
-        if (folder / "classifier.json").is_file():
-            return folder
+    folder = locate(spec)
+    if folder is not None:
+        return folder
     raise WordsError(
         f"no classifier {str(spec)!r}: name a built-in one ({', '.join(judges())}) or a folder of counterscan train-classifier"
     )
 
 
 def _classifier(folder: Path) -> Space:
-    from counterscan.imaging.files import digest
-    from counterscan.robustness.classifier import WEIGHTS, Classifier
+    from counterscan.robustness.classifier import Classifier
 
     model = Classifier.load(folder)
     name = model.facts.get("name", folder.name)
     width = model.head.in_features
     return Space(
         name, model.size, model.channels, width, model.features, model.labels, lambda x: model.head(x).sigmoid(),
-        weights=digest(folder / WEIGHTS),
+        weights=model.fingerprint,
     )  # fmt: skip
 
 

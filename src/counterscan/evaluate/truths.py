@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -93,10 +92,9 @@ def known_as(finding: str, known: Sequence[str]) -> str:
 @lru_cache(maxsize=1)
 def _broader() -> dict[str, tuple[str, ...]]:
     """What stands for several findings in any world."""
-    from counterscan.worlds.dataset import WORLDS
+    from counterscan.worlds.dataset import WORLDS, broader
 
-    worlds = [importlib.import_module(f"counterscan.worlds.{name}") for name in WORLDS]
-    return {word: tuple(some) for world in worlds for word, some in getattr(world, "BROADER", {}).items()}
+    return {word: tuple(some) for world in WORLDS for word, some in broader(world).items()}
 
 
 def read_boxes(path: Path | None, finding: str) -> dict[str, tuple[Box, ...]]:

@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from counterscan.errors import ModelError
+from counterscan.imaging.files import digest
+from counterscan.robustness.opening import CARD, locate
 
-CARD, WEIGHTS = "classifier.json", "model.safetensors"
+WEIGHTS = "model.safetensors"
 
 
 class Block(nn.Module):
@@ -48,6 +50,7 @@ class Classifier(nn.Module):
         self.blocks = nn.ModuleList(Block(a, b) for a, b in itertools.pairwise(widths))
         self.head = nn.Linear(8 * widths[-1], len(self.labels))
         self.facts: dict[str, Any] = {}
+        self.fingerprint = ""  # of the weights as they were read
 
     def features(self, images: Tensor) -> Tensor:
         """(B, C, H, W) of any size -> (B, D): what the labels are read from."""
@@ -94,16 +97,14 @@ class Classifier(nn.Module):
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        folder = Path(folder)
-        builtin = Path(__file__).parent.parent / "models" / folder.name
-        if not folder.exists() and len(folder.parts) == 1 and (builtin / CARD).is_file():
-            folder = builtin
+        folder = locate(folder) or Path(folder)
         try:
             card = json.loads((folder / CARD).read_text(encoding="utf-8"))
             model = Classifier(card["labels"], **{key: int(card[key]) for key in ("channels", "size", "width")})
             model.load_state_dict(
                 {k: v.float() if v.is_floating_point() else v for k, v in load_file(folder / WEIGHTS).items()}
             )
+            model.fingerprint = digest(folder / WEIGHTS)
         except (OSError, SafetensorError) as error:
             raise ModelError(f"{folder}: no classifier ({error})") from None
         except (ValueError, KeyError, TypeError, RuntimeError) as error:

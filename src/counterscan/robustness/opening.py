@@ -18,6 +18,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle", ".joblib")
+CARD = "classifier.json"
+BUILT_IN = Path(__file__).parent.parent / "models"
+
+
+def locate(spec: str | Path) -> Path | None:
+    """The folder of a classifier, its own or that of a built-in one by its name; ``None`` where there is none."""
+    own = Path(spec)
+    if (own / CARD).is_file():
+        return own
+    named = not own.exists() and len(own.parts) == 1 and (BUILT_IN / own / CARD).is_file()
+    return BUILT_IN / own if named else None
+
+
+def judges() -> list[str]:
+    """The built-in classifiers, sorted."""
+    return sorted(path.parent.name for path in BUILT_IN.glob(f"*/{CARD}"))
 
 
 @dataclass(frozen=True)
@@ -29,12 +45,15 @@ class Outputs:
     size: int
     channels: int
     call: Callable[[Tensor], Tensor]
+    weights: str = ""
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that change with the labels and the weights: from what it says of a few fixed images."""
+        """16 hex digits that change with the labels and the weights: ``weights``, or what it says of a few fixed images."""
         import torch
 
+        if self.weights:
+            return self.weights
         shape = (4, self.channels, self.size, self.size)
         images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
         said = self(images, batch=1).flatten().tolist()  # there are files that take no more at once
@@ -70,15 +89,13 @@ def open_classifier(
         ModelError: absent, damaged, a pickle, or without a package that it needs; later, if it takes other images.
         WordsError: labels are missing, their number is not that of the outputs, or an ONNX file takes another size.
     """
-    from counterscan.robustness.classifier import CARD, Classifier
+    from counterscan.robustness.classifier import Classifier
 
     path, text = Path(spec), str(spec)
-    builtin = Path(__file__).parent.parent / "models" / path.name / CARD
-    if (path / CARD).is_file() or (not path.exists() and len(path.parts) == 1 and builtin.is_file()):
+    if locate(path) is not None:
         model = Classifier.load(path)
-        return Outputs(
-            model.facts.get("name", path.name), model.labels, model.size, model.channels, model.probabilities
-        )
+        name = model.facts.get("name", path.name)
+        return Outputs(name, model.labels, model.size, model.channels, model.probabilities, model.fingerprint)
     if text.startswith("xrv:"):
         return _xrv(text.removeprefix("xrv:"))
     if path.suffix.lower() in PICKLES:

@@ -16,6 +16,7 @@ from fastapi.responses import FileResponse
 from counterscan import __version__
 from counterscan.errors import CounterscanError, WordsError
 from counterscan.imaging import read
+from counterscan.robustness.opening import judges
 from counterscan.search import REFINEMENTS, STRENGTHS
 from counterscan.studio import browse, work
 from counterscan.studio.access import COOKIE, Here, Mine
@@ -72,7 +73,7 @@ def about(studio: Here) -> dict[str, Any]:
     return {
         "version": __version__,
         "models": models,
-        "classifiers": work.classifiers(),
+        "classifiers": judges(),
         "methods": methods.names(),
         "regions": {name: list(box) for name, box in REGIONS.items()},
         "limits": {key: getattr(limits, key) for key in TOLD},

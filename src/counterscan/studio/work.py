@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cache
-from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from counterscan.errors import ImageError, WordsError
+from counterscan.robustness.opening import judges
 from counterscan.studio.views import write_view
 
 if TYPE_CHECKING:
@@ -52,19 +52,13 @@ class Models:
             return self._open[name]
 
 
-def classifiers() -> list[str]:
-    """The classifiers that may be named: the built-in ones."""
-    models = Path(str(resources.files("counterscan"))) / "models"
-    return sorted(card.parent.name for card in models.glob("*/classifier.json"))
-
-
 @cache
 def classifier(name: str) -> Outputs:
     """The built-in classifier of that name."""
     from counterscan.robustness.opening import open_classifier
 
-    if name not in classifiers():  # never a path or a module from the browser
-        raise WordsError(f"no classifier {name!r} here: known are {', '.join(classifiers())}")
+    if name not in judges():  # never a path or a module from the browser
+        raise WordsError(f"no classifier {name!r} here: known are {', '.join(judges())}")
     return open_classifier(name)
 
 

@@ -15,7 +15,6 @@ import json
 import math
 import sys
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +23,17 @@ import numpy as np
 from counterscan import load
 from counterscan.attribution import CARD_RATE, calibrate
 from counterscan.backbones import locate
+from counterscan.language import vocabulary
 from counterscan.training.captions import DEVICES
-from counterscan.worlds.dataset import WORLDS
+from counterscan.worlds.dataset import WORLDS, broader, find
 
 FIRST_SEED = 750_000_000
 
 
 def world_images(world: str, finding: str, n: int, size: int) -> list[Any]:
     """Unseen cases of a world without ``finding``, which may be a word for several, as "support devices"."""
-    module = import_module(f"counterscan.worlds.{world}")
-    several = getattr(module, "BROADER", {"support devices": DEVICES})
-    gone = several.get(finding, (finding,))
+    module = find(world)
+    gone = broader(world).get(finding) or vocabulary.finding(finding).group or (finding,)
     cases = [module.sample(FIRST_SEED + i, size=size) for i in range(n)]
     return [module.intervene(case, dict.fromkeys(gone, False)).image for case in cases]
 

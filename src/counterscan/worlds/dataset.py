@@ -1,12 +1,13 @@
-"""Write a world to disk as a data set: images, captions and a manifest."""
+"""The worlds by name, and one written to disk as a data set: images, captions and a manifest."""
 
 from __future__ import annotations
 
 import csv
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,19 @@ from counterscan.errors import WordsError
 
 WORLDS = ("brain", "chest", "colon")
 SHOWN = "T1c"  # of an image of several contrasts: the one in the column ``path``
+
+
+def find(world: str) -> ModuleType:
+    """The module of a world. ``WordsError`` names the known ones."""
+    if world not in WORLDS:
+        raise WordsError(f"no world {world!r}: known are {', '.join(WORLDS)}")
+    return importlib.import_module(f"counterscan.worlds.{world}")
+
+
+def broader(world: str) -> Mapping[str, Sequence[str]]:
+    """Words that stand for several findings of a world, as a model may know no more."""
+    known: Mapping[str, Sequence[str]] = getattr(find(world), "BROADER", {})
+    return known
 
 
 def write_world(
@@ -33,11 +47,9 @@ def write_world(
     in columns ``path_T1`` and so on; one in colour is 8-bit. The colon's sentences are in ``prompts``, between ``||``.
     Images that exist are kept, so an interrupted run goes on where it stopped.
     """
-    if name not in WORLDS:
-        raise WordsError(f"no world {name!r}: known are {', '.join(WORLDS)}")
+    world = find(name)
     if n < 1 or size < 32:
         raise WordsError(f"n must be at least 1 and size at least 32, got {n} and {size}")
-    world = importlib.import_module(f"counterscan.worlds.{name}")
     (folder / "images").mkdir(parents=True, exist_ok=True)
     rows = []
     for i in range(n):
