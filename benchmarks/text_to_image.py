@@ -3,8 +3,9 @@
     python benchmarks/text_to_image.py -n 500 -o benchmarks/results/text_to_image
 
 Prompts are terse captions of unseen world cases, one to three findings each with side, place and severity, and one denied
-finding. ``named`` is the share of named findings that the judge sees, ``denied`` of denied ones that it does not see,
-``side`` and ``place`` of the seen ones where it agrees.
+finding. Each is asked in two ways: "edits" is what ``counterscan generate`` does, the radiograph from noise and its findings by
+edits; "noise" is the model alone, from noise under the whole prompt. ``named`` is the share of named findings that the judge
+sees, ``denied`` of denied ones that it does not see, ``side`` and ``place`` of the seen ones where it agrees.
 """
 
 from __future__ import annotations
@@ -12,18 +13,22 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from counterscan import load
-from counterscan.generation import sample
+from counterscan import load, methods
+from counterscan.generation import edited, in_parts, sample
 from counterscan.language.phrase import phrase, prompt
+from counterscan.metrics.intervals import interval
 from counterscan.robustness.classifier import Classifier
 from counterscan.worlds import chest
 
 FIRST_SEED = 600_000_000
+WAYS = "edits", "noise"
+KEYS = "named", "denied", "side", "place"
 
 
 def question(seed: int, template: str) -> tuple[str, dict[str, chest.Present], str]:
@@ -37,11 +42,50 @@ def question(seed: int, template: str) -> tuple[str, dict[str, chest.Present], s
     return prompt(words, template=template), named, names[k]
 
 
+def answers(backbone: Any, prompts: list[str], way: str, steps: int, guidance: float, first: int) -> torch.Tensor:
+    """An image a prompt, (B, C, H, W)."""
+    generators = [torch.Generator().manual_seed(first + i) for i in range(len(prompts))]
+    if way == "noise":
+        return sample(backbone, prompts, generators, steps=steps, guidance=guidance)
+    method, parts = methods.suited(backbone.card), [in_parts(backbone, words) for words in prompts]
+    images = sample(backbone, [words for words, _ in parts], generators, steps=steps, guidance=guidance)
+    for i, (_, edits) in enumerate(parts):
+        for change in edits:
+            images[i : i + 1] = edited(backbone, method, images[i : i + 1], change, generators[i : i + 1])
+    return images
+
+
+def agreement(
+    row: np.ndarray, column: dict[str, int], named: dict[str, chest.Present], denied: str
+) -> list[tuple[str, bool]]:
+    """What of a prompt the judge's answers (L,), bool, agree with."""
+    told = [("denied", not row[column[denied]])]
+    for name, what in named.items():
+        seen = bool(row[column[name]])
+        told += [("named", seen), (name, seen)]
+        if seen and what.side:
+            told.append(("side", bool(row[column[f"left {name}"]]) == (what.side == "left")))
+        if seen and what.place:
+            told.append(("place", bool(row[column[f"{what.place} {name}"]])))
+    return told
+
+
+def means(told: list[list[tuple[str, bool]]]) -> dict[str, dict[str, float]]:
+    """The mean of every key with its 95 % interval, by prompt."""
+    scores = {}
+    for key in (*KEYS, *chest.FINDINGS):
+        found = [(float(agrees), k) for k, some in enumerate(told) for name, agrees in some if name == key]
+        if found:
+            at = interval(*zip(*found, strict=True))
+            scores[key] = {"mean": at.mean, "low": at.low, "high": at.high, "n": at.n}
+    return scores
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-n", type=int, default=500)
-    parser.add_argument("-o", type=Path, default=Path("benchmarks/results/text_to_image"))
+    parser.add_argument("-o", "--out", type=Path, default=Path("benchmarks/results/text_to_image"))
     parser.add_argument("--model", default="chest-world")
     parser.add_argument("--judge", default="chest-world-judge")
     parser.add_argument("--steps", type=int, default=20)
@@ -51,34 +95,33 @@ def main() -> None:
     backbone, judge = load(o.model), Classifier.load(o.judge)
     column = {label: k for k, label in enumerate(judge.labels)}
     asked = [question(FIRST_SEED + i, backbone.card.template) for i in range(o.n)]
-    right: dict[str, list[bool]] = {key: [] for key in ("named", "denied", "side", "place", *chest.FINDINGS)}
-    shown = []
-    for start in range(0, o.n, o.batch):
-        chunk = asked[start : start + o.batch]
-        generators = [torch.Generator().manual_seed(FIRST_SEED + start + i) for i in range(len(chunk))]
-        images = sample(backbone, [words for words, _, _ in chunk], generators, steps=o.steps, guidance=o.guidance)
-        seen = judge.probabilities(images).numpy() > 0.5
-        shown += list(images[:, 0].numpy()) if len(shown) < 24 else []
-        for (_, named, denied), row in zip(chunk, seen, strict=True):
-            right["denied"].append(not row[column[denied]])
-            for name, what in named.items():
-                right["named"].append(bool(row[column[name]]))
-                right[name].append(bool(row[column[name]]))
-                if row[column[name]] and what.side:
-                    right["side"].append(row[column[f"left {name}"]] == (what.side == "left"))
-                if row[column[name]] and what.place:
-                    right["place"].append(bool(row[column[f"{what.place} {name}"]]))
-    scores = {key: float(np.mean(values)) for key, values in right.items() if values}
-    print(json.dumps(scores))
-    o.o.mkdir(parents=True, exist_ok=True)
+    o.out.mkdir(parents=True, exist_ok=True)
+    scores: dict[str, dict[str, dict[str, float]]] = {}
+    for way in WAYS:
+        told: list[list[tuple[str, bool]]] = []
+        shown: list[np.ndarray] = []
+        for start in range(0, o.n, o.batch):
+            chunk = asked[start : start + o.batch]
+            images = answers(backbone, [w for w, _, _ in chunk], way, o.steps, o.guidance, FIRST_SEED + start)
+            shown += list(images[:, 0].numpy()) if len(shown) < 24 else []
+            for (_, named, denied), row in zip(chunk, judge.probabilities(images).numpy() > 0.5, strict=True):
+                told.append(agreement(row, column, named, denied))
+        scores[way] = means(told)
+        rows = [np.concatenate(shown[i : i + 6], axis=1) for i in range(0, min(len(shown), 24) - 5, 6)]
+        Image.fromarray((np.concatenate(rows) * 255).astype(np.uint8)).save(o.out / f"{way}.jpg", quality=85)
+        print(way, json.dumps(scores[way]), flush=True)
     facts = {"model": o.model, "fingerprint": backbone.fingerprint, "n": o.n, "steps": o.steps, "guidance": o.guidance}
-    (o.o / "results.json").write_text(json.dumps(facts | {"agreement": scores}, indent=2) + "\n")
-    lines = [f"| {key} | {value:.3f} |" for key, value in scores.items()]
-    title = f"# Text to image: agreement of the judge with {o.n} prompts\n\n`{o.model}`\n\n| what | agreement |\n| --- | --- |\n"
-    (o.o / "results.md").write_text(title + "\n".join(lines) + "\n")
-    rows = [np.concatenate(shown[i : i + 6], axis=1) for i in range(0, min(len(shown), 24) - 5, 6)]
-    Image.fromarray((np.concatenate(rows) * 255).astype(np.uint8)).save(o.o / "samples.jpg", quality=88)
-    (o.o / "prompts.txt").write_text("\n".join(words for words, _, _ in asked[:24]) + "\n")
+    (o.out / "results.json").write_text(json.dumps(facts | {"agreement": scores}, indent=1) + "\n")
+    table = ["| what | by edits | from noise alone |", "| --- | --- | --- |"]
+    for key in scores["edits"]:
+        cells = [
+            "{mean:.2f} [{low:.2f}, {high:.2f}]".format(**scores[way][key]) if key in scores[way] else ""
+            for way in WAYS
+        ]
+        table.append(f"| {key} | {' | '.join(cells)} |")
+    head = f"# Text to image: agreement of `{o.judge}` with {o.n} prompts\n\n`{o.model}`, {o.steps} steps. In brackets: 95 %\n\n"
+    (o.out / "results.md").write_text(head + "\n".join(table) + "\n")
+    (o.out / "prompts.txt").write_text("\n".join(words for words, _, _ in asked[:24]) + "\n")
 
 
 if __name__ == "__main__":

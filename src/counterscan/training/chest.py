@@ -45,7 +45,7 @@ from counterscan.training.radiographs import (
     paste,
     room,
 )
-from counterscan.training.shipping import copy_as_half, sign
+from counterscan.training.shipping import copy_as_half
 from counterscan.training.world_set import WORLD_TEMPLATE, draw, world_rows
 
 CREDIT = (
@@ -53,7 +53,7 @@ CREDIT = (
     "ChestX-ray8, CVPR 2017. Shenzhen and Montgomery sets: National Library of Medicine; Jaeger et al., 2014."
 )
 # what tells the runs of a stage apart
-STEPS = ("steps", "batch", "rate", "seed", "word_steps", "freeze_words", "new_words")
+STEPS = ("steps", "batch", "rate", "seed", "plain", "compiled", "word_steps", "freeze_words", "new_words")
 USED = {"world": STEPS, "nih": (*STEPS, "count", "small_count")}
 # How to edit with them. Of instruct: chosen on 8 to 10 held-out cases of the world a finding, by what the judge sees, the error
 # inside, and the pictures: what is large fills its place with little guidance and turns white with more, what is small or thin
@@ -183,7 +183,6 @@ def ship(start: Path, out: Path) -> None:
     card |= {"name": out.name, "template": template, "findings": findings, "license": "Apache-2.0"}
     card |= {"default_method": "instruct", "method_settings": SUITED[out.name]}
     (out / "counterscan.json").write_text(json.dumps(card, indent=2) + "\n")
-    sign(out)
 
 
 def command(o: argparse.Namespace) -> str:
@@ -216,6 +215,8 @@ def main() -> None:
     parser.add_argument("--freeze-words", action="store_true", help="leave the text encoder of --start as it is")
     parser.add_argument("--new-words", action="store_true", help="draw the text encoder of --start anew, in place")
     parser.add_argument("--rate", type=float, default=6e-4)
+    parser.add_argument("--plain", type=float, default=0.25, help="share of samples without an image beside them")
+    parser.add_argument("--compiled", action="store_true", help="run the denoiser through torch.compile")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--width", type=int, default=32, help="channels of the autoencoder")
     options = parser.parse_args()
@@ -328,7 +329,15 @@ def _renew_words(folder: Path, seed: int) -> None:
 
 
 def _settings(o: argparse.Namespace) -> denoiser.DenoiserSettings:
-    usual = denoiser.DenoiserSettings(steps=o.steps, batch=o.batch, rate=o.rate, seed=o.seed, word_steps=o.word_steps)
+    usual = denoiser.DenoiserSettings(
+        steps=o.steps,
+        batch=o.batch,
+        rate=o.rate,
+        seed=o.seed,
+        plain=o.plain,
+        compiled=o.compiled,
+        word_steps=o.word_steps,
+    )
     return replace(usual, text_rate=0.0, word_weight=0.0) if o.freeze_words else usual
 
 

@@ -52,6 +52,7 @@ class DenoiserSettings:
     share of the seen ones that are shown part of the way; of additions all are.
     ``crops`` is the share of steps that train on pairs alone, in ``2 * batch`` crops of half the latent's side around what
     goes or comes: half the cost of a step for many times the gradient of what is small.
+    ``compiled`` runs the denoiser through ``torch.compile``: without bfloat16 a third faster, after minutes of compiling.
     ``edits`` are the captions of pairs: mostly the one finding in question, as an edit has it, with its side and place.
     """
 
@@ -72,6 +73,7 @@ class DenoiserSettings:
     seen: float = 0.85
     seen_additions: float = 0.15
     partway: float = 0.25
+    compiled: bool = False
     captions: CaptionSettings = field(default_factory=CaptionSettings)
     edits: CaptionSettings = field(
         default_factory=lambda: CaptionSettings(full=0.15, side=0.95, place=0.9, severity=0.8)
@@ -291,6 +293,7 @@ def train(
     ]
     optimiser = torch.optim.AdamW(groups, lr=settings.rate, weight_decay=1e-2, betas=(0.9, 0.98))
     removed, added = (pairs(corpus, adds=adds) for adds in (False, True))
+    network = torch.compile(unet, dynamic=False) if settings.compiled else unet
     fast_bf16 = torch.backends.cpu.get_cpu_capability() == "AVX512"  # without, it is emulated, several times slower
     start, running = time.monotonic(), {False: 0.0, True: 0.0}
     for step in range(settings.steps):
@@ -306,7 +309,7 @@ def train(
         noise = torch.randn(batch.z.shape, generator=generator) * ~seen.view(-1, 1, 1, 1)
         with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16):
             context = text_encoder(ids, attention_mask=mask)[0]
-            value = loss(unet, context, batch, t, noise, alphas_cumprod[t].sqrt(), scale)
+            value = loss(network, context, batch, t, noise, alphas_cumprod[t].sqrt(), scale)
             words = reader.loss(context, unet.add_embedding(context), batch.captions)
         optimiser.zero_grad(set_to_none=True)
         (value + settings.word_weight * words).backward()
