@@ -17,7 +17,7 @@ from tests.models import tiny
 
 from counterscan.cli import main
 from counterscan.cli.output import unique_stems
-from counterscan.evaluate.spaces import BUILT_IN
+from counterscan.robustness.opening import BUILT_IN
 
 Run = Callable[..., tuple[int, str, str]]
 KEYS = {"image", "counterfactual", "difference", "mask", "method", "evaluations", "seconds", "seed", "source"}
