@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.models import seeing, tiny
 
 import counterscan
 from counterscan.generation import in_parts
 from counterscan.language.captions import mentions, report
 from counterscan.language.vocabulary import VOCABULARY, lookup
 from counterscan.types import Change
-from tests.models import seeing, tiny
 
 PROMPT = "world chest radiograph, PA, male: small left pleural effusion, no pacemaker."
 NAMES = tuple(finding.name for finding in VOCABULARY)
@@ -28,7 +28,7 @@ class Knows:
 
     sees_image = True
 
-    class card:  # noqa: N801
+    class card:
         findings, template = NAMES, "chest radiograph"
 
 

@@ -223,10 +223,27 @@ def test_a_search_keeps_one_answer(client, monkeypatch):
     assert item["reached"] is None and item["seed"] >= 5 and item["trials"][0]["seed"] == 5
 
 
+def test_alternatives_of_another_strength_and_a_judge(client, monkeypatch):
+    monkeypatch.setattr(
+        work, "classifier", lambda name: Outputs(name, ("pacemaker",), 32, 1, lambda x: x.mean((1, 2, 3))[:, None])
+    )
+    image, items = send(client).json()["image"], {}
+    for strength in (0.5, 1):
+        words = {"method": "ddim:guidance=4", "strength": strength, "judge": "chest-nih-judge"}
+        job = finish(client, ask(client, image, **words).json()["job"])
+        (items[strength],) = job["result"]["items"]
+        record = client.get(f"/api/jobs/{job['id']}/files/{items[strength]['files']['record']}").json()
+        assert items[strength]["strength"] == strength and record["settings"]["guidance"] == 4 * strength
+    assert items[1]["judge"]["name"] == "chest-nih-judge"
+    assert list(items[1]["judge"]["scores"]) == ["pacemaker"]
+
+
 @pytest.mark.parametrize(
     "words",
     [{"until": 0.9}, {"until": 1, "selector": "chest-nih-judge"}, {"best_of": 7}, {"best_of": 2, "count": 2},
-     {"selector": "chest-nih-judge"}, {"best_of": 2, "selector": "os:system"}, {"best_of": 2, "selector": "../judge"}],
+     {"selector": "chest-nih-judge"}, {"best_of": 2, "selector": "os:system"}, {"best_of": 2, "selector": "../judge"},
+     {"best_of": 2, "selector": "chest-nih-judge", "judge": "chest-nih-judge"}, {"strength": 0}, {"strength": 5},
+     {"until": 0.9, "selector": "chest-nih-judge", "strength": 2}, {"judge": "os:system"}],
     ids=str,
 )  # fmt: skip
 def test_a_search_has_bounds(client, words):

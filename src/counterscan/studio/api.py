@@ -17,7 +17,7 @@ from counterscan import __version__
 from counterscan.errors import CounterscanError, WordsError
 from counterscan.imaging import read
 from counterscan.robustness.opening import judges
-from counterscan.search import REFINEMENTS, STRENGTHS
+from counterscan.search import REFINEMENTS, STRENGTHS, stronger
 from counterscan.studio import browse, work
 from counterscan.studio.access import COOKIE, Here, Mine
 from counterscan.studio.core import Studio
@@ -126,17 +126,22 @@ def delete_image(image: str, session: Mine) -> None:
 def edit(ask: EditRequest, studio: Here, session: Mine) -> dict[str, str]:
     """Queue an edit; returns the job's id."""
     import counterscan
+    from counterscan import methods
 
     original, backbone = _original(session, ask.image), studio.models.get(ask.model)
-    words = ask.model_dump(exclude={"image", "model", "mask", "count", "until", "best_of", "selector"})
+    words = ask.model_dump(
+        exclude={"image", "model", "mask", "count", "strength", "judge", "until", "best_of", "selector"}
+    )
+    if ask.strength != 1:
+        words["method"] = stronger(methods.suited(backbone.card, ask.method, keep=bool(ask.keep)), ask.strength)
     counterscan.edit([], **words, model=backbone)  # refuses wrong words before anything is queued
     request = words | {"mask": ask.mask.model_dump() if ask.mask else None}
     strengths = 1 if ask.until is None else len(STRENGTHS) + REFINEMENTS
     _check_size(studio, session, ask.image, ask.best_of * strengths)
     goal: dict[str, Any] = {"until": ask.until, "best_of": ask.best_of}
     goal |= {"selector": work.classifier(ask.selector) if ask.selector else None}
-    done = partial(work.search, **goal) if ask.searched else partial(work.edit, count=ask.count)
-    side = studio.limits.view_side
+    done = partial(work.search, **goal) if ask.searched else partial(work.edit, count=ask.count, strength=ask.strength)
+    done, side = partial(done, judge=work.classifier(ask.judge) if ask.judge else None), studio.limits.view_side
 
     def run(job: str, report: work.Report) -> dict[str, Any]:
         return done(original, session.job(job), backbone, request, side=side, report=report) | {"image": ask.image}

@@ -39,13 +39,16 @@ class _Question(_Request):
 class EditRequest(_Question):
     """The options of ``counterscan edit``. ``count`` alternatives have the seeds ``seed``, ``seed + 1``, …
 
-    ``until`` a probability, or ``best_of`` several seeds, is a search that keeps one answer; ``selector`` is a built-in
-    classifier.
+    ``strength`` is a factor of the method's own, or of its guidance where it has none. ``until`` a probability, or ``best_of``
+    several seeds, is a search that keeps one answer. ``selector`` and ``judge``, who scores every answer, are built-in
+    classifiers.
     """
 
     image: Id
     mask: MaskRequest | None = None
     count: Annotated[int, Field(ge=1, le=6)] = 1
+    strength: Annotated[float, Field(gt=0, le=4)] = 1
+    judge: Words | None = None
     until: Annotated[float, Field(gt=0, lt=1)] | None = None
     best_of: Annotated[int, Field(ge=1, le=6)] = 1
     selector: Words | None = None
@@ -61,6 +64,10 @@ class EditRequest(_Question):
             raise ValueError("until needs a selector: the classifier that has to be convinced")
         if self.selector is not None and not self.searched:
             raise ValueError("a selector chooses among results: give until or best_of as well")
+        if self.judge is not None and self.judge == self.selector:
+            raise ValueError("a selector cannot judge its own choice: name another judge")
+        if self.until is not None and self.strength != 1:
+            raise ValueError("until finds the strength: leave strength at 1")
         if self.searched and self.count > 1:
             raise ValueError("a search keeps one answer: leave count at 1")
         return self

@@ -87,10 +87,12 @@ def edit(
     request: dict[str, Any],
     *,
     count: int,
+    strength: float,
+    judge: Outputs | None,
     side: int,
     report: Report,
 ) -> dict[str, Any]:
-    """Counterfactuals of one image with ``count`` seeds."""
+    """Counterfactuals of one image with ``count`` seeds, at the ``strength`` that the request's method has been given."""
     import counterscan
 
     picture = original()
@@ -102,8 +104,16 @@ def edit(
             report(k * total + done, count * total)
 
         result = counterscan.edit(picture, **(request | {"seed": seed + k}), model=backbone, progress=part)
-        items.append(_edited(result, folder, f"{picture.stem}.{seed + k}", side))
+        stem = f"{picture.stem}.{seed + k}"
+        items.append(_edited(result, folder, stem, side) | {"strength": strength} | _judged(result, judge))
     return {"items": items, "model": backbone.card.name}
+
+
+def _judged(result: Counterfactual, judge: Outputs | None) -> dict[str, Any]:
+    """What a classifier says of the image before and after, a pair a label."""
+    from counterscan.search import judged
+
+    return {} if judge is None else {"judge": {"name": judge.name, "scores": judged(result, judge)}}
 
 
 def search(
@@ -115,6 +125,7 @@ def search(
     until: float | None,
     best_of: int,
     selector: Outputs | None,
+    judge: Outputs | None,
     side: int,
     report: Report,
 ) -> dict[str, Any]:
@@ -129,7 +140,7 @@ def search(
     told |= {"selector": selector.name if selector else found.result.model}
     told |= {"trials": [asdict(trial) for trial in found.trials]}
     cost = {"evaluations": found.evaluations, "seconds": found.seconds}
-    return {"items": [item | told | cost], "model": backbone.card.name}
+    return {"items": [item | told | cost | _judged(found.result, judge)], "model": backbone.card.name}
 
 
 def _with_mask(request: dict[str, Any], picture: Picture) -> dict[str, Any]:

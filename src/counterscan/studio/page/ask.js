@@ -56,11 +56,12 @@ export function makeAsk(root, about, viewer, act) {
   const method = h("select", { id: "method" });
   const seed = h("input", { type: "number", id: "seed", min: 0, max: SEEDS, value: 0 });
   const count = select(["1", "2", "3", "4", "6"], { id: "count", value: "1" });
+  const judge = select([["", "Nobody"], ...about.classifiers], { id: "judge" });
 
   function showKind() {
     for (const [kind, part] of Object.entries(parts)) part.hidden = kind !== state.kind;
     $("where").hidden = state.kind === "find";
-    count.closest("label").hidden = state.kind === "find";
+    for (const control of [count, judge]) control.closest("label").hidden = state.kind === "find";
   }
 
   function showModel() {
@@ -119,7 +120,8 @@ export function makeAsk(root, about, viewer, act) {
       h("div", { className: "row" }, region, h("button", { type: "button", id: "clear-region", title: "Forget the drawn and the named region", onclick: () => clearRegion() }, "Clear")), drawn),
     h("details", {}, h("summary", {}, "Model, method, seeds"),
       field("Model", models), field("Method", method),
-      h("div", { className: "row two" }, field("Seed", seed), field("Alternatives", count))),
+      h("div", { className: "row two" }, field("Seed", seed), field("Alternatives", count)),
+      field("Scored by", judge)),
     h("div", { className: "foot" },
       h("button", { type: "submit", className: "primary wide", id: "submit", disabled: true }, "Ask"),
       h("div", { id: "jobs", className: "jobs", "aria-live": "polite" })),
@@ -139,10 +141,10 @@ export function makeAsk(root, about, viewer, act) {
   function request(image, changes = {}) {
     const base = { image: image.image, model: models.value, method: method.value || null, seed: Number(seed.value) || 0, ...changes };
     if (state.kind === "find") {
-      const { count: _, ...rest } = base;
+      const { count: _, strength: __, ...rest } = base;
       return { path: "attribute", body: { ...rest, finding: wanted.value, repeats: Number(repeats.value) } };
     }
-    const body = { ...base, count: changes.count || Number(count.value), region: region.value || null, mask: viewer.drawn ? packed(viewer.drawn) : null };
+    const body = { ...base, count: changes.count || Number(count.value), judge: judge.value || null, region: region.value || null, mask: viewer.drawn ? packed(viewer.drawn) : null };
     if (state.kind === "instruct") body.instruct = required(instruct, "write an instruction first, such as: remove the pacemaker");
     else if (state.kind === "prompts") {
       body.source = required(source, "describe the image as it is");

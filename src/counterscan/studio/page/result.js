@@ -20,6 +20,12 @@ const FILES = {
   attribute: [["overlay", "Overlay"], ["map", "Map"], ["mask", "Mask"], ["segmentation", "DICOM-SEG"]],
 };
 
+/** What a judge says before and after of the findings that were asked about. */
+function scores(all) {
+  const told = Object.entries(all).map(([finding, [before, after]]) => `${finding} ${before.toFixed(2)} → ${after.toFixed(2)}`);
+  return told.join("; ") || "knows none of these findings";
+}
+
 /** Show answers in `root` and the viewer; `act.goOn(answer)` makes one the image to go on from. */
 export function makeResult(root, viewer, act) {
   let answer = null;
@@ -62,7 +68,8 @@ export function makeResult(root, viewer, act) {
     verdict.textContent = kind === "attribute"
       ? `The model sees ${item.present ? `${item.finding} in the marked regions` : `no ${item.finding} here`}. ${promised(item)}`
       : (item.changed ? `Outside the changed ${share} the two are equal bit for bit.` : "Nothing changed: the model sees nothing to do here.");
-    const rows = { From: item.source, To: item.target, Method: item.method, Model: item.model, Seed: item.seed, Changed: share && `${share} of the image`,
+    const rows = { From: item.source, To: item.target, Method: item.method, Model: item.model, Seed: item.seed, Strength: item.strength !== 1 && item.strength?.toFixed(2),
+      Changed: share && `${share} of the image`, [item.judge?.name]: item.judge && scores(item.judge.scores),
       Threshold: item.threshold && `${Math.round(item.threshold * 255)} of 255 grey levels`,
       Cost: `${item.evaluations} evaluations, ${item.seconds.toFixed(1)} s` };
     facts.replaceChildren(...Object.entries(rows).filter(([, value]) => value || value === 0).flatMap(([key, value]) => [h("dt", {}, key), h("dd", {}, String(value))]));

@@ -57,6 +57,11 @@ export function makeSession(root, state, act) {
   return { refresh: () => { showAnswers(); return showImages(); } };
 }
 
+const STRONGEST = 4;
+
+/** How an answer was made: the method, its seed, and its strength where it is not the method's own. */
+const way = (item) => [item.method, `seed ${item.seed}`, ...(item.strength && item.strength !== 1 ? [`strength ${Number(item.strength.toFixed(2))}`] : [])].join(", ");
+
 /** All answers to the question of the one that is shown, to choose among; `act.more` asks again in another way. */
 export async function showAlternatives(state, viewer, about, act) {
   const row = $("alternatives");
@@ -74,14 +79,16 @@ export async function showAlternatives(state, viewer, about, act) {
   for (const { job, index, item } of same) {
     const small = thumbnail(await viewOfItem(job, item), viewer.window);
     const here = job === current.job && index === current.index;
-    buttons.push(h("button", { type: "button", "aria-current": String(here), "aria-label": `Alternative: ${item.method}, seed ${item.seed}`, onclick: () => attempt(() => act.show(job, index)) },
-      small, h("span", {}, item.method), h("span", { className: "dim" }, `seed ${item.seed} · synthetic`)));
+    buttons.push(h("button", { type: "button", "aria-current": String(here), "aria-label": `Alternative: ${way(item)}`, onclick: () => attempt(() => act.show(job, index)) },
+      small, h("span", {}, item.method), h("span", { className: "dim" }, `${way(item).split(", ").slice(1).join(" · ")} · synthetic`)));
   }
   if (state.current !== current) return; // another answer was chosen meanwhile
   const methods = select([["", "Other method…"], ...about.methods], { "aria-label": "Ask the same with another method", onchange: () => attempt(() => act.more({ method: methods.value })) });
   const next = Math.max(...same.map(({ item }) => item.seed)) + 1;
+  const strength = current.item.strength || 1;
+  const at = (factor, label) => h("button", { type: "button", disabled: factor > STRONGEST, onclick: () => attempt(() => act.more({ seed: current.item.seed, count: 1, strength: factor })) }, label);
   const more = current.kind === "edit"
-    ? h("div", { className: "more-ways" }, h("button", { type: "button", onclick: () => attempt(() => act.more({ seed: next, count: 3 })) }, "3 more seeds"), methods)
+    ? h("div", { className: "more-ways" }, at(strength / 1.5, "Weaker"), at(strength * 1.5, "Stronger"), h("button", { type: "button", onclick: () => attempt(() => act.more({ seed: next, count: 3 })) }, "3 more seeds"), methods)
     : null;
   row.replaceChildren(...buttons, ...(more ? [more] : []));
 }
