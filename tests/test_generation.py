@@ -39,6 +39,15 @@ def test_the_radiograph_comes_first_and_then_what_is_denied_and_named(backbone):
     assert changes == [("remove", "pacemaker", None, None), ("add", "pleural effusion", "left", "small")]
 
 
+def test_what_is_said_of_the_view_in_one_sentence_with_a_finding_is_kept(backbone):
+    words, edits = in_parts(backbone, "AP chest radiograph of a man with a pacemaker, without effusion")
+    assert words == "AP chest radiograph of a man"
+    assert [(c.direction, c.finding) for e in edits for c in e.changes] == [
+        ("remove", "pleural effusion"),
+        ("add", "pacemaker"),
+    ]
+
+
 def test_other_models_and_other_words_are_drawn_whole(backbone, tmp_path):
     assert in_parts(counterscan.load(tiny(tmp_path / "blind")), PROMPT) == (PROMPT, [])
     assert in_parts(backbone, "a chest radiograph of a man") == ("a chest radiograph of a man", [])

@@ -90,7 +90,7 @@ def in_parts(backbone: Backbone, prompt: str) -> tuple[str, list[Edit]]:
     told = dict.fromkeys(mentions(prompt, known)) if sees_image(backbone) and known else {}
     if not told:
         return prompt, []
-    clauses = [clause.strip() for clause in re.split(r"[,.;:]", prompt)]
+    clauses = [clause.strip() for clause in re.split(r"[,.;:]|\b(?:with|without|showing|shows)\b", prompt)]
     words = ", ".join(clause for clause in clauses if clause and not mentions(clause, known))
     named = sorted((m for m in told if m.present), key=lambda m: known.index(m.finding))
     texts = {m: phrase(m.finding, side=m.side, place=m.place, severity=m.severity) for m in told}
