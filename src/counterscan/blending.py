@@ -21,7 +21,7 @@ Array = NDArray[np.float32]
 
 # What counts as changed: a smoothed absolute change of so many times its median over the image, so that a faint edit does
 # and what drifts everywhere does not; within bounds, in intensities from 0 to 1.
-STANDS_OUT = 2.0
+STANDS_OUT = 2.5
 LEAST, MOST = 0.01, 0.04
 SMOOTHING = 1 / 256  # of the image side: how far a pixel looks around before it is called changed
 MARGIN = 1 / 64  # of the image side: how far the changed area is grown

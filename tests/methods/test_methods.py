@@ -75,6 +75,7 @@ def image(batch: int = 1, side: int = 32) -> torch.Tensor:
     return torch.rand(batch, 1, side, side, generator=torch.Generator().manual_seed(3))
 
 
+MASS = (Change("mass", "add"),)
 PLAIN = [name for name in methods.names() if name != "instruct"]  # that needs a model that sees the image
 
 
@@ -304,6 +305,24 @@ def test_instruct_draws_what_is_added_and_takes_away_in_passes(sees: Backbone):
     assert cost == [14, 3, 20, 3, 2]
     with pytest.raises(WordsError, match="guidance"):
         methods.get("instruct", guidance={"mass": -1.0})
+
+
+def test_instruct_guides_early_and_goes_on_from_a_share_of_what_is_drawn(sees: Backbone):
+    def change(**settings: Any) -> tuple[torch.Tensor, int]:
+        before = sees.evaluations
+        method = methods.get("instruct", steps=4, guidance=3.0, **settings)
+        answer = method(sees, image(), Edit("a", "b", MASS), generator=torch.Generator().manual_seed(0))
+        return answer, sees.evaluations - before
+
+    whole, plain = change(guided={"mass": 0.0}), change(guided=1.0)
+    early, alone = change(guided={"mass": 0.5}), change(gain=0.0)
+    assert [cost for _, cost in (whole, plain, early, alone)] == [14, 10, 12, 14]
+    assert len({float(answer.sum()) for answer, _ in (whole, plain, early, alone)}) == 4
+    only_passes = methods.get("instruct", steps=0)(sees, image(), Edit("a", "b", MASS), generator=torch.Generator())
+    torch.testing.assert_close(alone[0], only_passes)
+    for wrong in ({"guided": 1.5}, {"gain": -0.1}):
+        with pytest.raises(WordsError, match=next(iter(wrong))):
+            methods.get("instruct", **wrong)
 
 
 @pytest.mark.parametrize(("finding", "crosses"), [("pleural effusion", False), ("pacemaker", True)])

@@ -17,8 +17,8 @@ An added change that names a side or a zone keeps to it but for the last pass; f
 Needs a model that sees the image (``StableDiffusionInstructPix2PixPipeline``, as the built-in `chest-world`); others are refused
 before any work.
 
-Cost: 3k + 1 + passes evaluations (k = steps * depth; 2k with guidance 1), or 1 + removal_steps for an edit that only removes. A
-null edit is exact.
+Cost: 3k + 1 + passes evaluations (k = steps * depth; 2 a step with guidance 1), or 1 + removal_steps for an edit that only
+removes. A null edit is exact.
 """
 
 from __future__ import annotations
@@ -43,10 +43,13 @@ SHARE = 0.15  # of the chain: the timestep at which a pass without noise is made
 
 @dataclass(frozen=True)
 class Instruct:
-    """For what is added the lowest ``depth`` of a chain of ``steps``, with ``guidance``, then ``passes`` without noise; with 0
-    steps nothing is drawn, which suits what can lie in one place only. ``removal_steps`` passes where something is only
-    removed. All these but ``depth`` are one number, or one of each finding (others: 6, 2, 1 and 1). Of the change that comes
-    of it the share ``strength`` is made.
+    """For what is added the lowest ``depth`` of a chain of ``steps``, with ``guidance``, then ``passes`` without noise, which go
+    on from the share ``gain`` of what was drawn; with 0 steps nothing is drawn, which suits what can lie in one place only, and
+    with 0 passes what was drawn is the answer.
+    Below the share ``guided`` of the chain the guidance is 1: early it decides what is drawn and where, late it makes what is
+    large too bright (guidance in an interval, Kynkäänniemi et al. 2024). ``removal_steps`` passes where something is only
+    removed. All these but ``depth`` are one number, or one of each finding (others: 6, 2, 1, 1, 0 and 1). Of the change that
+    comes of it the share ``strength`` is made.
     """
 
     steps: int | Mapping[str, int] = 6
@@ -55,13 +58,19 @@ class Instruct:
     passes: int | Mapping[str, int] = 1
     removal_steps: int | Mapping[str, int] = 1
     strength: float = 1.0
+    guided: float | Mapping[str, float] = 0.0
+    gain: float | Mapping[str, float] = 1.0
     name: ClassVar[str] = "instruct"
 
     def __post_init__(self) -> None:
-        drawing = [steps or 1 for steps in _each(self.steps)]  # 0 is a number of steps too
-        for steps in (*drawing, *_each(self.passes), *_each(self.removal_steps)):
+        may_be_none = [steps or 1 for steps in (*_each(self.steps), *_each(self.passes))]
+        for steps in (*may_be_none, *_each(self.removal_steps)):
             for weight in _each(self.guidance):
                 check_settings(self.name, steps, self.depth, weight)
+        if not all(0 <= share <= 1 for share in _each(self.guided)):
+            raise WordsError(f"{self.name}: guided is a share of the chain, 0 to 1, got {self.guided}")
+        if not all(0 <= gain <= 10 for gain in _each(self.gain)):
+            raise WordsError(f"{self.name}: gain is a factor, 0 to 10, got {self.gain}")
 
     @torch.no_grad()
     def __call__(
@@ -89,8 +98,12 @@ class Instruct:
         if times:
             noise = draw(z.shape, generator, 1, z.device)[0]
             guidance = float(most(self.guidance, edit, 2.0))
-            change = drawn(backbone, z, noise, source, target, guidance, times, begin, tick) - z
-        change = passes(backbone, z, change, source, target, SHARE, [begin] * (last - 1) + [end], 1.0, tick)
+            least = most(self.guided, edit, 0.0) * (len(backbone.schedule) - 1)
+            weights = [guidance if t >= least else 1.0 for t in times]
+            answer = drawn(backbone, z, noise, source, target, weights, times, begin, tick)
+            change = most(self.gain, edit, 1.0) * (answer - z)
+        if last:
+            change = passes(backbone, z, change, source, target, SHARE, [begin] * (last - 1) + [end], 1.0, tick)
         return backbone.decode(z + self.strength * change)
 
 
@@ -104,7 +117,7 @@ def drawn(
     noise: Tensor,
     source: Condition,
     target: Condition,
-    guidance: float,
+    guidance: Sequence[float],
     times: Sequence[int],
     where: Tensor,
     tick: Callable[[], None],
@@ -112,12 +125,11 @@ def drawn(
     """What ``z`` (B, c, h, w) becomes, drawn from ``noise`` under ``target``; the mask ``where`` is 0 where it stays."""
     levels = [backbone.schedule.coefficients(t) for t in (*times, CLEAN)]
     x, older = add_noise(z, noise, *levels[0]), None
-    rows = [source, target] if guidance == 1 else [source, target, source]
-    asked = Condition.cat(rows)
-    for i, t in enumerate(times):
+    for i, (t, weight) in enumerate(zip(times, guidance, strict=True)):
+        rows = [source, target] if weight == 1 else [source, target, source]
         y = add_noise(z, noise, *levels[i])
-        found = backbone.predict(torch.cat([y, x, x][: len(rows)]), t, asked).clean.chunk(len(rows))
-        clean = z + where * (found[1] - found[0] + (guidance - 1) * (found[1] - found[-1]))
+        found = backbone.predict(torch.cat([y, x, x][: len(rows)]), t, Condition.cat(rows)).clean.chunk(len(rows))
+        clean = z + where * (found[1] - found[0] + (weight - 1) * (found[1] - found[-1]))
         # the last step is of first order: the solver's extrapolation is unstable towards no noise
         x = solver_step(x, clean, older if i < len(times) - 1 else None, (levels[i - 1], levels[i], levels[i + 1]))
         older = clean
