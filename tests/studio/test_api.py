@@ -270,7 +270,7 @@ def slow(client, monkeypatch):
     """An edit that takes long, and reports progress all the while."""
     from counterscan.studio import work
 
-    def edit(path, folder, backbone, request, *, count, side, report):
+    def edit(path, folder, backbone, request, *, count, strength, judge, side, report):
         for k in range(2000):
             report(k, 2000)
             time.sleep(0.02)

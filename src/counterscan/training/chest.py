@@ -68,25 +68,12 @@ INSTRUCT: dict[str, Any] = {
         "pacemaker": 2.5,
         "central line": 2.5,
         "consolidation": 3.0,
-        "lung nodule": 3.0,
-        "cardiomegaly": 3.0,
-        "chest port": 3.5,
-        "atelectasis": 4.0,
-        "pleural effusion": 4.0,
-        "ecg electrodes": 4.0,
-    },
+    }
+    | {"lung nodule": 3.0, "cardiomegaly": 3.0, "chest port": 3.5, "atelectasis": 4.0, "pleural effusion": 4.0}
+    | {"ecg electrodes": 4.0},
     "guided": dict.fromkeys(("consolidation", "pneumothorax", "pleural effusion", "cardiomegaly"), 0.5),
-    "gain": {
-        "atelectasis": 0.4,
-        "consolidation": 0.5,
-        "pleural effusion": 0.5,
-        "lung nodule": 0.6,
-        "pacemaker": 0.7,
-        "chest port": 0.7,
-        "ecg electrodes": 0.7,
-        "cardiomegaly": 0.8,
-        "central line": 0.8,
-    },
+    "gain": {"atelectasis": 0.4, "consolidation": 0.5, "pleural effusion": 0.5, "lung nodule": 0.6, "cardiomegaly": 0.8}
+    | {"pacemaker": 0.7, "chest port": 0.7, "ecg electrodes": 0.7, "central line": 0.8},
     "passes": {"pulmonary edema": 2, "consolidation": 2},
     "removal_steps": {"atelectasis": 2, "lung nodule": 2, "ecg electrodes": 2},
 }
@@ -349,15 +336,8 @@ def _renew_words(folder: Path, seed: int) -> None:
 
 
 def _settings(o: argparse.Namespace) -> denoiser.DenoiserSettings:
-    usual = denoiser.DenoiserSettings(
-        steps=o.steps,
-        batch=o.batch,
-        rate=o.rate,
-        seed=o.seed,
-        plain=o.plain,
-        compiled=o.compiled,
-        word_steps=o.word_steps,
-    )
+    asked = {name: getattr(o, name) for name in ("steps", "batch", "rate", "seed", "plain", "compiled", "word_steps")}
+    usual = denoiser.DenoiserSettings(**asked)
     return replace(usual, text_rate=0.0, word_weight=0.0) if o.freeze_words else usual
 
 
