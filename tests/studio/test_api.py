@@ -283,7 +283,8 @@ def slow(client, monkeypatch):
 def test_cancel_running_and_waiting(client, monkeypatch):
     image = slow(client, monkeypatch)
     running, waiting = (ask(client, image).json()["job"] for _ in range(2))
-    while client.get(f"/api/jobs/{running}").json()["progress"]["done"] == 0:
+    while (job := client.get(f"/api/jobs/{running}").json())["progress"]["done"] == 0:
+        assert job["state"] in ("queued", "running"), job
         time.sleep(0.02)
     assert client.get(f"/api/jobs/{waiting}").json()["progress"]["ahead"] == 1
     assert client.delete(f"/api/jobs/{waiting}").json()["state"] == "cancelled"
