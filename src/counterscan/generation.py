@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from counterscan.backbones.base import Backbone
     from counterscan.imaging import Picture
-    from counterscan.methods import Method, Progress
+    from counterscan.methods import Progress
     from counterscan.types import Edit
 
 BATCH = 4
@@ -50,7 +50,6 @@ def generate(
     """
     import torch
 
-    from counterscan import methods
     from counterscan.editing import as_backbone
     from counterscan.imaging import Picture
 
@@ -58,7 +57,7 @@ def generate(
         raise WordsError(f"generate needs n >= 1, steps 1 to 1000, guidance 0 to 100; got {n}, {steps}, {guidance}")
     backbone = as_backbone(model)
     words, edits = in_parts(backbone, prompt)
-    method, parts = methods.suited(backbone.card), 1 + len(edits)
+    parts = 1 + len(edits)
     pictures: list[Picture] = []
     for start in range(0, n, BATCH):
         seeds = range(seed + start, seed + min(start + BATCH, n))
@@ -70,7 +69,7 @@ def generate(
 
         images = sample(backbone, words, generators, steps=steps, guidance=guidance, progress=report)
         for part, change in enumerate(edits, 1):
-            images = edited(backbone, method, images, change, generators, partial(report, part=part))
+            images = edited(backbone, images, change, generators, partial(report, part=part))
         for image in images:
             pixels = (image.cpu().numpy() * 255).round().astype(np.uint8)
             pictures.append(Picture(pixels[0] if pixels.shape[0] == 1 else np.moveaxis(pixels, 0, 2)))
@@ -100,18 +99,18 @@ def in_parts(backbone: Backbone, prompt: str) -> tuple[str, list[Edit]]:
 
 def edited(
     backbone: Backbone,
-    method: Method,
     images: Tensor,
     change: Edit,
     generators: Sequence[torch.Generator],
     progress: Progress | None = None,
 ) -> Tensor:
-    """``images`` (B, C, H, W) after an edit, nothing changed outside it."""
+    """``images`` (B, C, H, W) after an edit by the model's default method, nothing changed outside it."""
     import torch
 
+    from counterscan import methods
     from counterscan.editing import to_array, to_tensor
 
-    after = method(backbone, images, change, generator=generators, progress=progress)
+    after = methods.suited(backbone.card)(backbone, images, change, generator=generators, progress=progress)
     before, grey = backbone.decode(backbone.encode(images)), images.shape[1] == 1
     out = []
     for rows in zip(images, before, after, strict=True):

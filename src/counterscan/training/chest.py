@@ -54,7 +54,8 @@ CREDIT = (
     "ChestX-ray8, CVPR 2017. Shenzhen and Montgomery sets: National Library of Medicine; Jaeger et al., 2014."
 )
 # what tells the runs of a stage apart
-STEPS = ("steps", "batch", "rate", "seed", "plain", "compiled", "word_steps", "freeze_words", "new_words")
+SETTINGS = "steps", "batch", "rate", "seed", "plain", "compiled", "word_steps"
+STEPS = (*SETTINGS, "freeze_words", "new_words")
 USED = {"world": STEPS, "nih": (*STEPS, "count", "small_count")}
 WORDS: tuple[str, ...] = (
     *"left right upper middle lower small moderate large mild severe chest radiograph world nih montgomery".split(),
@@ -297,8 +298,7 @@ def _renew_words(folder: Path, seed: int) -> None:
 
 
 def _settings(o: argparse.Namespace) -> denoiser.DenoiserSettings:
-    asked = {name: getattr(o, name) for name in ("steps", "batch", "rate", "seed", "plain", "compiled", "word_steps")}
-    usual = denoiser.DenoiserSettings(**asked)
+    usual = denoiser.DenoiserSettings(**{name: getattr(o, name) for name in SETTINGS})
     return replace(usual, text_rate=0.0, word_weight=0.0) if o.freeze_words else usual
 
 

@@ -59,8 +59,8 @@ export function makeSession(root, state, act) {
 
 const STRONGEST = 4;
 
-/** How an answer was made: the method, its seed, and its strength where it is not the method's own. */
-const way = (item) => [item.method, `seed ${item.seed}`, ...(item.strength && item.strength !== 1 ? [`strength ${Number(item.strength.toFixed(2))}`] : [])].join(", ");
+/** What tells an answer from others of its method: its seed, and its strength where it is not the method's own. */
+const way = (item) => [`seed ${item.seed}`, ...(item.strength && item.strength !== 1 ? [`strength ${Number(item.strength.toFixed(2))}`] : [])];
 
 /** All answers to the question of the one that is shown, to choose among; `act.more` asks again in another way. */
 export async function showAlternatives(state, viewer, about, act) {
@@ -79,8 +79,8 @@ export async function showAlternatives(state, viewer, about, act) {
   for (const { job, index, item } of same) {
     const small = thumbnail(await viewOfItem(job, item), viewer.window);
     const here = job === current.job && index === current.index;
-    buttons.push(h("button", { type: "button", "aria-current": String(here), "aria-label": `Alternative: ${way(item)}`, onclick: () => attempt(() => act.show(job, index)) },
-      small, h("span", {}, item.method), h("span", { className: "dim" }, `${way(item).split(", ").slice(1).join(" · ")} · synthetic`)));
+    buttons.push(h("button", { type: "button", "aria-current": String(here), "aria-label": `Alternative: ${[item.method, ...way(item)].join(", ")}`, onclick: () => attempt(() => act.show(job, index)) },
+      small, h("span", {}, item.method), h("span", { className: "dim" }, [...way(item), "synthetic"].join(" · "))));
   }
   if (state.current !== current) return; // another answer was chosen meanwhile
   const methods = select([["", "Other method…"], ...about.methods], { "aria-label": "Ask the same with another method", onchange: () => attempt(() => act.more({ method: methods.value })) });
