@@ -87,6 +87,18 @@ REPORT = (
 )
 
 
+def test_either_source_gives_prompts_and_findings_half_and_half(tmp_path):
+    manifest = write_manifest(tmp_path, [{"path": "a.png", "split": "train", "caption": "one || two", "polyp": 1}])
+    asked = Captions(source="either", separator=" || ", template="endoscopy", drop=0)
+    corpus = open_corpus(Data(manifest=manifest, captions=asked))
+    rng = np.random.default_rng(0)
+    drawn = [words_of(corpus, 0, asked, rng) for _ in range(400)]
+    own = sum(text in ("one", "two") for text in drawn)
+    assert 160 < own < 240 and all(text.startswith("endoscopy") for text in drawn if text not in ("one", "two"))
+    assert any("polyp" in text for text in drawn)
+    assert wordings(corpus, Data(manifest=manifest, captions=asked)) is None
+
+
 def test_a_report_too_long_for_the_encoder_keeps_its_findings_and_what_they_deny(tmp_path):
     rows = [{"path": "a.png", "split": "train", "caption": f"{REPORT} || short", "pacemaker": 1}]
     asked = Captions(separator=" || ", drop=0)

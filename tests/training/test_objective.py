@@ -73,3 +73,11 @@ def test_rates_warm_up_and_come_down():
     assert rates[:10] == pytest.approx([(k + 1) / 10 for k in range(10)])
     assert rates[10] == 1 and rates[60] == pytest.approx(0.5) and rates[109] < 0.001 and np.all(np.diff(rates[10:]) < 0)
     assert schedule(Optimizer(schedule="linear"), 25, 100) == 0.75 and schedule(Optimizer(), 99, 100) == 1
+
+
+def test_edges_are_the_differences_of_neighbours():
+    step = torch.zeros(1, 1, 4, 4)
+    step[..., 2:] = 1  # one edge of four between three columns of pairs
+    assert objective.edges(step).tolist() == pytest.approx([1 / 3])
+    assert objective.edges(step.transpose(-1, -2)).tolist() == pytest.approx([1 / 3])
+    assert objective.edges(torch.ones(2, 3, 4, 4)).tolist() == [0, 0]

@@ -25,7 +25,7 @@ SMALL = [
     "save_every=3", "data.split=", "lora.rank=2",
 ]  # fmt: skip
 COMPACT = [
-    "compact.resolution=32", "compact.vae_blocks=[8, 16]", "compact.unet_blocks=[16, 32]", "compact.unet_heads=2",
+    "compact.resolution=32", "compact.vae_blocks=[16, 16, 16]", "compact.unet_blocks=[16, 16, 16, 16]", "compact.unet_heads=2",
     "compact.text_hidden=16", "compact.text_layers=1", "compact.text_heads=2", "compact.unet_layers=1",
 ]  # fmt: skip
 
@@ -137,10 +137,11 @@ def nih(top: Path) -> None:
 
 
 def gi(top: Path) -> None:
-    """As gi-medvqa: several prompts an image, of which the reader takes the first."""
-    head = "file,procedure,Polyp,Instrument,n_polyps,polyp_size,prompts,group,split"
+    """As gi-medvqa: several prompts an image."""
+    labels = "Polyp,Ulcerative_Colitis,Oesophagitis,Instrument,Z_Line,Cecum,Pylorus,Box_Artefact,Text_Overlay"
+    head = f"file,procedure,{labels},n_polyps,polyp_size,prompts,group,split"
     told = "Generate an image containing a polyp. || Generate an image with 1 polyp."
-    rows = [f"images/cl8k2u1pm1dw708320{k}.jpg,colonoscopy,1,0,1,5-10mm,{told},g{k},train" for k in range(4)]
+    rows = [f"images/cl8k2u1pm1dw708320{k}.jpg,colonoscopy,1,0,0,0,0,0,0,1,0,1,5-10mm,{told},g{k},train" for k in range(4)]
     with_metadata(top, [head, *rows], "RGB")
 
 
@@ -198,6 +199,7 @@ def test_a_recipe_from_nothing_in_two_parts(tmp_path, name):
     first = read(CONFIGS / f"{name}.yaml", [*words, *COMPACT, f"output={tmp_path / 'vae'}"])
     train(first)
     again = [f"model={tmp_path / 'vae'}", f"output={tmp_path / 'run'}", "data.balance=[]", "text_encoder=null"]
+    again.append("data.captions.findings=[]")
     result = train(read(CONFIGS / f"{name.removesuffix('-vae')}.yaml", [*words, *again]))
     request = {"source": "a polyp", "target": "no polyps"}
     edited(result.folder, first.compact["channels"], tmp_path, **request)

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import torch
 
+from counterscan.backbones import tiny
 from counterscan.backbones.card import Card
 from counterscan.backbones.quiet import quiet
 
@@ -32,6 +33,7 @@ def build(
     channels: int = 1,
     resolution: int = 256,
     latent_channels: int = 4,
+    vae_kind: Literal["kl", "tiny"] = "kl",
     vae_blocks: Sequence[int] = (16, 32, 64, 128),
     unet_blocks: Sequence[int] = (64, 128, 192, 256),
     unet_layers: int = 1,
@@ -51,7 +53,8 @@ def build(
 ) -> Path:
     """Write a randomly initialised pipeline folder and return its path.
 
-    ``vae_blocks`` are the channels of the image levels (n levels shrink the image by ``2 ** (n - 1)``),
+    ``vae_blocks`` are the channels of the image levels (n levels shrink the image by ``2 ** (n - 1)``), equal ones for
+    ``vae_kind="tiny"``, an autoencoder for a CPU (:mod:`counterscan.backbones.tiny`),
     ``unet_blocks`` those of the latent levels; ``unet_attention`` says which latent levels read the prompt (default:
     all but the finest). ``words`` are words or phrases the tokenizer keeps whole. ``zero_snr`` makes the last
     timestep pure noise (with ``v_prediction`` only). Same arguments, same weights; the global random state is left
@@ -66,10 +69,13 @@ def build(
     attention = [level > 0 for level in range(len(unet_blocks))] if unet_attention is None else list(unet_attention)
     if len(attention) != len(unet_blocks):
         raise ValueError(f"unet_attention has {len(attention)} levels, unet_blocks {len(unet_blocks)}")
+    if vae_kind not in ("kl", "tiny"):
+        raise ValueError(f"vae_kind is {vae_kind!r}; there are kl and tiny")
+    vae = _tiny if vae_kind == "tiny" else _vae
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = word_list(words)
     with seeded(seed), quiet():
-        _vae(channels, resolution, latent_channels, vae_blocks).save_pretrained(folder / "vae")
+        vae(channels, resolution, latent_channels, vae_blocks).save_pretrained(folder / "vae")
         _unet(latent, latent_channels, unet_blocks, unet_layers, attention, unet_heads, text_hidden).save_pretrained(
             folder / "unet"
         )
@@ -78,7 +84,7 @@ def build(
         )
     _write_tokenizer(folder / "tokenizer", vocabulary, max_length)
     _write_scheduler(folder / "scheduler", prediction_type, beta_start, beta_end, zero_snr)
-    _write_index(folder)
+    _write_index(folder, "AutoencoderTiny" if vae_kind == "tiny" else "AutoencoderKL")
     Card(name or folder.name, "stable_diffusion", tuple(findings), template, channels, resolution).write(folder)
     return folder
 
@@ -114,6 +120,14 @@ def _vae(channels: int, resolution: int, latent_channels: int, blocks: Sequence[
         mid_block_add_attention=False,  # attention over the whole image is most of a small autoencoder's time
         force_upcast=False,
     )
+
+
+def _tiny(channels: int, resolution: int, latent_channels: int, blocks: Sequence[int]) -> Any:
+    if len(set(blocks)) > 1 or len(blocks) < 3:
+        raise ValueError(f"a tiny autoencoder has 3 levels or more of one width, got vae_blocks {list(blocks)}")
+    vae = tiny.build(channels, latent_channels, blocks[0], len(blocks))
+    tiny.start_as_wavelet(vae)
+    return vae
 
 
 def _unet(
@@ -189,7 +203,7 @@ def _write_scheduler(folder: Path, prediction_type: str, beta_start: float, beta
     ).save_pretrained(folder)
 
 
-def _write_index(folder: Path) -> None:
+def _write_index(folder: Path, vae: str) -> None:
     from diffusers import __version__
 
     index = {
@@ -203,6 +217,6 @@ def _write_index(folder: Path) -> None:
         "text_encoder": ["transformers", "BertModel"],
         "tokenizer": ["transformers", "BertTokenizer"],
         "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
+        "vae": ["diffusers", vae],
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

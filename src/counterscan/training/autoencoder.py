@@ -31,67 +31,6 @@ class AutoencoderSettings:
     seed: int = 0
 
 
-def build(latent_channels: int, width: int) -> Any:
-    """An AutoencoderTiny for grey images, reduction 4, whose full-resolution layers are single convolutions."""
-    from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
-
-    return AutoencoderTiny(
-        in_channels=1,
-        out_channels=1,
-        encoder_block_out_channels=(width,) * 3,
-        decoder_block_out_channels=(width,) * 3,
-        num_encoder_blocks=(0, 1, 2),
-        num_decoder_blocks=(3, 1, 0),
-        latent_channels=latent_channels,
-    )
-
-
-HAAR = torch.tensor([[1, 1, 1, 1], [-1, 1, -1, 1], [-1, -1, 1, 1], [1, -1, -1, 1]]) / 4
-GAIN = torch.tensor([4.0, 24.0, 24.0, 24.0])
-
-
-@torch.no_grad()
-def start_as_wavelet(vae: Any) -> None:
-    """Start from a good linear code instead of from noise: half the resolution, then a 2 x 2 Haar transform.
-
-    Residual blocks begin as the identity, so the first reconstruction is the image at half resolution and training
-    only has to add what a linear code cannot hold. Needs 4 latent channels and reduction 4.
-    """
-    for block in vae.modules():
-        if type(block).__name__ == "AutoencoderTinyBlock":
-            block.conv[-1].weight.zero_()
-            block.conv[-1].bias.zero_()
-    encoder: list[Any] = [m for m in vae.encoder.layers if isinstance(m, nn.Conv2d)]
-    for conv in encoder:
-        conv.weight[:4] = 0
-        if conv.bias is not None:
-            conv.bias[:4] = 0
-    first, half, quarter, last = encoder
-    first.weight[0, 0, 1, 1] = 1
-    half.weight[0, 0, 1:, 1:] = 0.25
-    for phase in range(4):
-        quarter.weight[phase, 0, 1 + phase // 2, 1 + phase % 2] = 1
-    last.weight.zero_()
-    last.weight[:4, :4, 1, 1] = HAAR * GAIN[:, None]
-    last.bias[0] = -0.5 * GAIN[0]
-    decoder: list[Any] = [m for m in vae.decoder.layers if isinstance(m, nn.Conv2d)]
-    first, double, full, last = decoder
-    for conv in (first, double, full):
-        conv.weight[:4] = 0
-    first.weight[:4, :4, 1, 1] = torch.linalg.inv(HAAR) / GAIN
-    first.bias[:4] = 0.5
-    # nearest-neighbour doubling repeats each phase twice; these taps pick the right one up to half a gradient
-    unit, mean = torch.eye(2), torch.full((2,), 0.5)
-    taps = torch.stack([unit[1] - mean, mean, unit[0] - mean], 1)  # (phase, tap)
-    double.weight[0, :4] = torch.einsum("ay,bx->abyx", taps, taps).reshape(4, 3, 3)
-    smooth = torch.tensor([0.25, 0.5, 0.25])
-    full.weight[0, 0] = smooth[:, None] * smooth
-    last.weight.mul_(0.1)
-    last.weight[0, 0] = 0
-    last.weight[0, 0, 1, 1] = 1
-    last.bias.zero_()
-
-
 def loss(reconstruction: Tensor, image: Tensor) -> Tensor:
     """L1 of intensities plus L1 of horizontal and vertical differences, both (B, C, H, W) -> scalar."""
     residual = reconstruction - image

@@ -33,6 +33,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from counterscan.backbones import tiny
 from counterscan.training import autoencoder, denoiser
 from counterscan.training.captions import DEVICES, Row, vocabulary
 from counterscan.training.radiographs import (
@@ -212,8 +213,8 @@ def _draw(o: argparse.Namespace) -> None:
 def _autoencoder(o: argparse.Namespace) -> None:
     with torch.random.fork_rng():
         torch.random.default_generator.manual_seed(o.seed)
-        vae = autoencoder.build(4, o.width)
-    autoencoder.start_as_wavelet(vae)
+        vae = tiny.build(1, 4, o.width, 3)
+    tiny.start_as_wavelet(vae)
     real = nih_images(o.nih, nih_table(o.nih, "train"))
     world = [np.load(path, mmap_mode="r") for path in sorted(o.work.glob("world?.npy"))]
     settings = autoencoder.AutoencoderSettings(steps=o.steps, rate=o.rate, seed=o.seed)

@@ -23,14 +23,15 @@ class Strict(BaseModel):
 class Captions(Strict):
     """Where the words of an image come from.
 
-    ``source``: its ``caption``, its ``findings``, or ``auto``: the caption where there is one. Captions that hold several
-    wordings between ``separator`` give a random one. ``drop`` is the share of empty captions, which guidance needs.
+    ``source``: its ``caption``, its ``findings``, ``auto`` (the caption where there is one), or ``either`` of the two, half
+    and half, so that a model reads whole prompts and can be asked by ``--remove`` and ``--add`` as well. Captions that hold
+    several wordings between ``separator`` give a random one. ``drop`` is the share of empty captions, which guidance needs.
     ``text`` stands for every caption, for textual inversion. The rest is for captions made of findings, of all of them or
     those that ``findings`` names: ``template`` opens them; ``mention`` and ``deny`` are the chances of naming a present or
     an absent finding in a ``full`` caption; ``uncertain`` labels (-1) are not mentioned, or called "possible".
     """
 
-    source: Literal["auto", "caption", "findings"] = "auto"
+    source: Literal["auto", "caption", "findings", "either"] = "auto"
     separator: str | None = None
     text: str | None = None
     findings: tuple[str, ...] = ()
@@ -137,10 +138,16 @@ class Optimizer(Strict):
 
 
 class Autoencoder(Strict):
-    """The loss of a VAE: squared or absolute error, plus ``ssim`` times (1 - SSIM), plus ``kl`` times the divergence."""
+    """The loss of a VAE: squared or absolute error, plus ``ssim`` times (1 - SSIM), plus ``kl`` times the divergence.
+
+    ``edges`` is the weight of the absolute error of neighbours' differences, for thin lines. ``noise`` is added to the
+    latents of an autoencoder that has no posterior, so that it decodes smoothly between them.
+    """
 
     ssim: float = Field(default=0.5, ge=0)
     kl: float = Field(default=1e-6, ge=0)
+    edges: float = Field(default=0, ge=0)
+    noise: float = Field(default=0, ge=0)
 
 
 class Samples(Strict):

@@ -85,15 +85,15 @@ def _need_words(records: Sequence[Record], data: Data) -> None:
     source = data.captions.source
     if data.captions.text is not None:
         return
-    if source == "caption":
+    if source in ("caption", "either"):
         silent = [record.row for record in records if not record.caption]
         if silent:
             raise DataError(
                 f"{data.manifest}: {len(silent)} rows have no caption (rows {', '.join(map(str, silent[:20]))}); "
                 "fill them, or set data.captions.source to auto"
             )
-    if source == "findings" and not records[0].findings:
-        raise DataError(f"{data.manifest}: has no finding column, and data.captions.source is findings")
+    if source in ("findings", "either") and not records[0].findings:
+        raise DataError(f"{data.manifest}: has no finding column, and data.captions.source is {source}")
 
 
 def balance(records: Sequence[Record], names: Sequence[str]) -> NDArray[np.float64]:
@@ -151,7 +151,8 @@ def words_of(corpus: Corpus, i: int, settings: Captions, rng: np.random.Generato
 def _wording(corpus: Corpus, i: int, settings: Captions, rng: np.random.Generator) -> str:
     if settings.text is not None:
         return settings.text
-    if settings.source == "caption" or (settings.source == "auto" and corpus.captions[i]):
+    own = settings.source in ("caption", "auto") or (settings.source == "either" and rng.random() < 0.5)
+    if own and corpus.captions[i]:
         wordings = corpus.captions[i].split(settings.separator) if settings.separator else [corpus.captions[i]]
         return wordings[rng.integers(len(wordings))].strip()
     chances = CaptionSettings(0.0, settings.full, settings.mention, settings.deny, view=settings.view, sex=settings.sex)
@@ -183,7 +184,7 @@ def written(corpus: Corpus, settings: Captions) -> Iterator[str]:
 def wordings(corpus: Corpus, data: Data) -> list[str] | None:
     """Every prompt that a run can ask for; ``None`` where captions are drawn from findings, without number."""
     settings = data.captions
-    if settings.text is None and (settings.source == "findings" or not all(corpus.captions)):
+    if settings.text is None and (settings.source in ("findings", "either") or not all(corpus.captions)):
         return None
     parts = [corpus.fit(text) for text in written(corpus, settings)]
     swapped = map(swap_sides, parts) if data.augment.flip == "words" else ()

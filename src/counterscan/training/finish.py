@@ -110,7 +110,7 @@ def card_of(backbone: Any, config: Config, corpus: Corpus, losses: Sequence[floa
         "earlier": dict(backbone.card.training),
     }
     captions = config.data.captions
-    of_findings = captions.source == "findings" or (captions.source == "auto" and not any(corpus.captions))
+    of_findings = captions.source in ("findings", "either") or (captions.source == "auto" and not any(corpus.captions))
     return replace(
         backbone.card,
         name=config.name or config.output.name,

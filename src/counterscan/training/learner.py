@@ -85,11 +85,14 @@ class Reconstruction(nn.Module):
             z = posterior.mean + posterior.std * batch.noise.to(x.device)
             divergence = posterior.kl()
         else:
-            z, divergence = encoded.latents, x.new_zeros(len(x))
+            z = encoded.latents + self.settings.noise * batch.noise.to(x.device)
+            divergence = x.new_zeros(len(x))
         y = vae.decode(z).sample.float() / 2 + 0.5
         value = objective.error(y, x, self.loss)
         if self.settings.ssim:
             value = value + self.settings.ssim * (1 - objective.structural(y, x))
+        if self.settings.edges:
+            value = value + self.settings.edges * objective.edges(y - x)
         return value + self.settings.kl * divergence
 
 

@@ -69,6 +69,12 @@ def structural(x: Tensor, y: Tensor) -> Tensor:
     return map_.flatten(1).mean(1)
 
 
+def edges(residual: Tensor) -> Tensor:
+    """The mean absolute difference of neighbours, across plus down, of each row (B,)."""
+    across, down = residual.diff(dim=-1), residual.diff(dim=-2)
+    return across.abs().flatten(1).mean(1) + down.abs().flatten(1).mean(1)
+
+
 def _mix(seed: int, k: int) -> int:
     """One number for a generator from two; neighbours become unrelated (the finaliser of splitmix64)."""
     x = (seed * 0x9E3779B97F4A7C15 + k + 1) & (2**64 - 1)

@@ -15,7 +15,10 @@ NOT_FINDINGS = frozenset(
 
 
 def open_source(source: Path, work: Path) -> Source:
-    """Columns in capitals that hold only labels are findings ("Pleural_Effusion" is read as "pleural effusion")."""
+    """Columns in capitals that hold only labels are findings ("Pleural_Effusion" is read as "pleural effusion").
+
+    Where an image has several ``prompts``, all are its caption, separated as they are (``data.captions.separator``).
+    """
     path = source / "metadata.csv"
     labels: dict[str, bool] = {}
     for row in table(path, ["file", "split"]):
@@ -39,7 +42,7 @@ def _records(source: Path, path: Path, columns: dict[str, str]) -> Iterator[Reco
         yield Record(
             str(image),
             patient=row.get("patient") or row.get("patient_id") or row.get("group") or row.get("series_group", ""),
-            caption=row.get("prompt") or row.get("prompts", "").split(" || ")[0],
+            caption=row.get("prompt") or row.get("prompts", ""),
             split=row["split"],
             view=row.get("view") or row.get("plane", ""),
             age=number(row.get("age", "")),
