@@ -81,3 +81,20 @@ def test_edges_are_the_differences_of_neighbours():
     assert objective.edges(step).tolist() == pytest.approx([1 / 3])
     assert objective.edges(step.transpose(-1, -2)).tolist() == pytest.approx([1 / 3])
     assert objective.edges(torch.ones(2, 3, 4, 4)).tolist() == [0, 0]
+
+
+def test_a_share_of_samples_is_seen_without_noise_whatever_its_time():
+    quantile = objective.quantiles(20_000, 0, 1)
+    seen = objective.seen(quantile, 0.3)
+    assert abs(seen.float().mean() - 0.3) < 0.02
+    assert abs(quantile[seen].mean() - 0.5) < 0.02  # independent of the time
+    assert not objective.seen(quantile, 0).any() and objective.seen(quantile, 1).all()
+    times = objective.seen_times(quantile, 1000)
+    assert (times.min(), times.max()) == (100, 199)
+
+
+def test_the_error_after_counts_in_units_of_the_noise_but_for_little_noise():
+    clean, after = torch.zeros(3, 1, 2, 2), torch.ones(3, 1, 2, 2)
+    level = torch.tensor([0.01, 0.35, 0.7])
+    found = objective.error_after(clean, after, level, "l2")
+    assert found.tolist() == pytest.approx([1 / 0.35**2, 1 / 0.35**2, 1 / 0.7**2], rel=1e-5)

@@ -16,6 +16,7 @@ import counterscan
 from counterscan.data.manifest import read as rows_of
 from counterscan.data.manifest import resolve, write
 from counterscan.data.readers import open_layout
+from counterscan.training import paste
 from counterscan.training.config import read
 from counterscan.training.trainer import train
 
@@ -139,10 +140,18 @@ def nih(top: Path) -> None:
 def gi(top: Path) -> None:
     """As gi-medvqa: several prompts an image."""
     labels = "Polyp,Ulcerative_Colitis,Oesophagitis,Instrument,Z_Line,Cecum,Pylorus,Box_Artefact,Text_Overlay"
-    head = f"file,procedure,{labels},n_polyps,polyp_size,prompts,group,split"
+    head = f"file,mask,procedure,{labels},n_polyps,polyp_size,prompts,group,split"
     told = "Generate an image containing a polyp. || Generate an image with 1 polyp."
-    rows = [f"images/cl8k2u1pm1dw708320{k}.jpg,colonoscopy,1,0,0,0,0,0,0,1,0,1,5-10mm,{told},g{k},train" for k in range(4)]
+    names = [f"cl8k2u1pm1dw708320{k}" for k in range(4)]
+    rows = [
+        f"images/{name}.jpg,masks/{name}__polyp.png,colonoscopy,{k % 2},0,0,0,0,0,0,1,0,1,5-10mm,{told},g{k},train"
+        for k, name in enumerate(names)
+    ]
     with_metadata(top, [head, *rows], "RGB")
+    for name in names:
+        outline = np.zeros((24, 32), np.uint8)
+        outline[8:14, 10:16] = 255
+        Image.fromarray(outline).save(top / f"masks/{name}__polyp.png")
 
 
 def brain(top: Path) -> None:
@@ -199,7 +208,7 @@ def test_a_recipe_from_nothing_in_two_parts(tmp_path, name):
     first = read(CONFIGS / f"{name}.yaml", [*words, *COMPACT, f"output={tmp_path / 'vae'}"])
     train(first)
     again = [f"model={tmp_path / 'vae'}", f"output={tmp_path / 'run'}", "data.balance=[]", "text_encoder=null"]
-    again.append("data.captions.findings=[]")
+    again += ["data.captions.findings=[]", "data.before=null"]
     result = train(read(CONFIGS / f"{name.removesuffix('-vae')}.yaml", [*words, *again]))
     request = {"source": "a polyp", "target": "no polyps"}
     edited(result.folder, first.compact["channels"], tmp_path, **request)
@@ -228,6 +237,9 @@ def test_a_small_model_from_nothing_in_its_own_layout(tmp_path, name, layout):
     words = [f"data.manifest={manifest_of(layout, tmp_path)}", *(word for word in SMALL if "split" not in word)]
     first = train(read(CONFIGS / f"{name}-vae.yaml", [*words, *COMPACT, f"output={tmp_path / 'vae'}"]))
     again = [f"model={first.folder}", f"output={tmp_path / 'run'}"]
+    if name == "gi":
+        manifest = paste.with_pairs(tmp_path / "manifest.parquet", "polyp", "endoscopy", tmp_path / "pairs", 4, 0)
+        words[0] = f"data.manifest={manifest}"
     result = train(read(CONFIGS / f"{name}.yaml", [*words, *again]))
     opened = counterscan.load(result.folder)
     assert opened.card.name == name and ("polyp" if name == "gi" else "meningioma") in opened.card.findings

@@ -13,6 +13,7 @@ import re
 import string
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +40,7 @@ def build(
     unet_layers: int = 1,
     unet_attention: Sequence[bool] | None = None,
     unet_heads: int = 4,
+    sees_image: bool = False,
     text_hidden: int = 128,
     text_layers: int = 2,
     text_heads: int = 4,
@@ -54,11 +56,11 @@ def build(
     """Write a randomly initialised pipeline folder and return its path.
 
     ``vae_blocks`` are the channels of the image levels (n levels shrink the image by ``2 ** (n - 1)``), equal ones for
-    ``vae_kind="tiny"``, an autoencoder for a CPU (:mod:`counterscan.backbones.tiny`),
-    ``unet_blocks`` those of the latent levels; ``unet_attention`` says which latent levels read the prompt (default:
-    all but the finest). ``words`` are words or phrases the tokenizer keeps whole. ``zero_snr`` makes the last
-    timestep pure noise (with ``v_prediction`` only). Same arguments, same weights; the global random state is left
-    as it was.
+    ``vae_kind="tiny"``, an autoencoder for a CPU (:mod:`counterscan.backbones.tiny`); ``unet_blocks`` those of the latent
+    levels; ``unet_attention`` says which latent levels read the prompt (default: all but the finest). ``sees_image`` makes it
+    an InstructPix2Pix, whose U-Net takes an image beside the latent. ``words`` are words or phrases the tokenizer keeps
+    whole. ``zero_snr`` makes the last timestep pure noise (with ``v_prediction`` only). Same arguments, same weights; the
+    global random state is left as it was.
     """
     folder = Path(folder)
     latent = resolution // 2 ** (len(vae_blocks) - 1)
@@ -76,16 +78,17 @@ def build(
     vocabulary = word_list(words)
     with seeded(seed), quiet():
         vae(channels, resolution, latent_channels, vae_blocks).save_pretrained(folder / "vae")
-        _unet(latent, latent_channels, unet_blocks, unet_layers, attention, unet_heads, text_hidden).save_pretrained(
-            folder / "unet"
-        )
+        beside = latent_channels if sees_image else 0
+        unet = _unet(latent, latent_channels, beside, unet_blocks, unet_layers, attention, unet_heads, text_hidden)
+        unet.save_pretrained(folder / "unet")
         _text(len(vocabulary), text_hidden, text_layers, text_heads, max_length).save_pretrained(
             folder / "text_encoder"
         )
     _write_tokenizer(folder / "tokenizer", vocabulary, max_length)
     _write_scheduler(folder / "scheduler", prediction_type, beta_start, beta_end, zero_snr)
-    _write_index(folder, "AutoencoderTiny" if vae_kind == "tiny" else "AutoencoderKL")
-    Card(name or folder.name, "stable_diffusion", tuple(findings), template, channels, resolution).write(folder)
+    _write_index(folder, "AutoencoderTiny" if vae_kind == "tiny" else "AutoencoderKL", sees_image)
+    card = Card(name or folder.name, "stable_diffusion", tuple(findings), template, channels, resolution)
+    (replace(card, default_method="instruct") if sees_image else card).write(folder)
     return folder
 
 
@@ -133,6 +136,7 @@ def _tiny(channels: int, resolution: int, latent_channels: int, blocks: Sequence
 def _unet(
     latent: int,
     channels: int,
+    beside: int,
     blocks: Sequence[int],
     layers: int,
     attention: Sequence[bool],
@@ -143,7 +147,7 @@ def _unet(
 
     return UNet2DConditionModel(
         sample_size=latent,
-        in_channels=channels,
+        in_channels=channels + beside,
         out_channels=channels,
         block_out_channels=tuple(blocks),
         down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attention),
@@ -203,11 +207,11 @@ def _write_scheduler(folder: Path, prediction_type: str, beta_start: float, beta
     ).save_pretrained(folder)
 
 
-def _write_index(folder: Path, vae: str) -> None:
+def _write_index(folder: Path, vae: str, sees_image: bool) -> None:
     from diffusers import __version__
 
     index = {
-        "_class_name": "StableDiffusionPipeline",
+        "_class_name": "StableDiffusionInstructPix2PixPipeline" if sees_image else "StableDiffusionPipeline",
         "_diffusers_version": __version__,
         "feature_extractor": [None, None],
         "image_encoder": [None, None],

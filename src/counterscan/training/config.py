@@ -68,7 +68,9 @@ class Augment(Strict):
 class Data(Strict):
     """What is read: the rows of ``manifest`` whose split is ``split`` (empty: all).
 
-    ``balance`` names finding columns: rows with and without each are drawn equally often. ``cache`` keeps the latents of
+    ``balance`` names finding columns: rows with and without each are drawn equally often. ``before`` makes pairs: where a row has
+    a file in the column ``path_BEFORE``, the network sees that image beside the noisy one and learns to draw the row's own, as
+    its caption says (InstructPix2Pix); captions of pairs are never dropped. ``cache`` keeps the latents of
     a frozen autoencoder on disk; by default wherever that is right. ``cache_text`` keeps what prompts become under a frozen
     text encoder; by default where they are too many to be remembered and few enough for a gigabyte.
     ``workers`` threads read images.
@@ -79,6 +81,7 @@ class Data(Strict):
     captions: Captions = Captions()
     augment: Augment = Augment()
     balance: tuple[str, ...] = ()
+    before: str | None = None
     cache: bool | None = None
     cache_text: bool | None = None
     workers: int = Field(default=2, ge=1, le=64)
@@ -104,7 +107,9 @@ class Objective(Strict):
 
     ``prediction`` and ``zero_snr`` (Lin et al. 2024) change what the model predicts and its noise schedule; by default
     both stay. ``min_snr`` is the gamma of Hang et al. 2023 (5 is usual). ``times`` are drawn evenly, or logit-normally
-    as for Stable Diffusion 3, and moved towards noise by ``shift``.
+    as for Stable Diffusion 3, and moved towards noise by ``shift``. ``seen`` is the share of pairs (``data.before``) shown
+    WITHOUT noise, of which the network is asked for the image after: what goes is seen, and one evaluation then removes it, as
+    the last passes of the method ``instruct`` ask.
     """
 
     prediction: Literal["epsilon", "v_prediction", "sample"] | None = None
@@ -113,6 +118,7 @@ class Objective(Strict):
     loss: Literal["l2", "l1", "huber"] = "l2"
     times: Literal["uniform", "logit_normal"] = "uniform"
     shift: float = Field(default=1.0, gt=0)
+    seen: float = Field(default=0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _fits(self) -> Objective:

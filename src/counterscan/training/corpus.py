@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class Corpus:
     """The rows that are trained on: their files, what is known of each, and its sampling weight (N,), which sum to 1.
 
     A row has the file of ``path`` and those of its other contrasts, which are the channels of a model that takes as many.
+    Rows of ``paired`` have an image before (``data.before``), whose files are those of ``before``; others there have their own.
     ``fit`` makes a caption one that the text encoder takes whole.
     """
 
@@ -43,10 +44,18 @@ class Corpus:
     numbers: tuple[int, ...]
     weights: NDArray[np.float64]
     findings: tuple[str, ...]
+    before: tuple[tuple[Path, ...], ...] = ()
+    paired: frozenset[int] = frozenset()
     fit: Callable[[str], str] = str
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def with_before(self) -> Corpus:
+        """Where there are pairs, followed by the same rows with the files of the images before; otherwise as it is."""
+        if not self.paired:
+            return self
+        return replace(self, files=self.files + self.before, numbers=self.numbers * 2)
 
     def where(self, i: int) -> str:
         """How to name row ``i`` in an error."""
@@ -66,18 +75,25 @@ def open_corpus(data: Data) -> Corpus:
         if unknown:
             raise WordsError(f"{field}: {data.manifest} has no column {', '.join(unknown)}; it has {', '.join(names)}")
     _need_words(records, data)
+    earlier = [record.contrasts.pop(data.before, None) if data.before else None for record in records]
+    if data.before and not any(earlier):
+        raise DataError(
+            f"{data.manifest}: no row of split {data.split!r} has a file in path_{data.before} (data.before)"
+        )
+    files = tuple(
+        tuple(resolve(data.manifest, path) for path in (record.path, *record.contrasts.values())) for record in records
+    )
     used = tuple(dict.fromkeys(finding_name(name) for name in mentioned(names, data.captions)))
     return Corpus(
         data.manifest,
-        tuple(
-            tuple(resolve(data.manifest, path) for path in (record.path, *record.contrasts.values()))
-            for record in records
-        ),
+        files,
         tuple(row_of(record, data.captions) for record in records),
         tuple(record.caption for record in records),
         tuple(record.row for record in records),
         balance(records, data.balance),
         used,
+        tuple((resolve(data.manifest, path),) if path else own for path, own in zip(earlier, files, strict=True)),
+        frozenset(i for i, path in enumerate(earlier) if path),
     )
 
 
@@ -145,13 +161,16 @@ def _is_normal(column: str) -> bool:
 
 def words_of(corpus: Corpus, i: int, settings: Captions, rng: np.random.Generator) -> str:
     """The caption of row ``i`` for one step, as long as the text encoder takes; empty where it is dropped."""
-    return "" if rng.random() < settings.drop else corpus.fit(_wording(corpus, i, settings, rng))
+    dropped = rng.random() < settings.drop and i not in corpus.paired
+    return "" if dropped else corpus.fit(_wording(corpus, i, settings, rng))
 
 
 def _wording(corpus: Corpus, i: int, settings: Captions, rng: np.random.Generator) -> str:
     if settings.text is not None:
         return settings.text
-    own = settings.source in ("caption", "auto") or (settings.source == "either" and rng.random() < 0.5)
+    own = settings.source in ("caption", "auto") or (
+        settings.source == "either" and (i in corpus.paired or rng.random() < 0.5)
+    )
     if own and corpus.captions[i]:
         wordings = corpus.captions[i].split(settings.separator) if settings.separator else [corpus.captions[i]]
         return wordings[rng.integers(len(wordings))].strip()

@@ -9,17 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from counterscan.diffusion import PredictionType, add_noise, training_target
+from counterscan.diffusion import PredictionType, add_noise, column, training_target
 from counterscan.training import objective
 from counterscan.training.config import Autoencoder, Config, Objective
-from counterscan.types import Condition
+from counterscan.types import Condition, Prediction
 
 
 @dataclass(frozen=True)
 class Batch:
     """Images (B, C, H, W) in [0, 1] or their latents (B, c, h, w), one caption each, and the numbers that were drawn.
 
-    ``quantile`` (B,) chooses the timesteps, ``noise`` has the shape of the latents.
+    ``quantile`` (B,) chooses the timesteps, ``noise`` has the shape of the latents. Of pairs, which ``paired`` (B,) tells,
+    ``before`` holds the latents that stand beside; zeros elsewhere, ``None`` where there are none.
     """
 
     captions: Sequence[str]
@@ -27,6 +28,8 @@ class Batch:
     noise: Tensor
     images: Tensor | None = None
     latents: Tensor | None = None
+    before: Tensor | None = None
+    paired: Tensor | None = None
 
 
 class Denoiser(nn.Module):
@@ -47,11 +50,22 @@ class Denoiser(nn.Module):
         backbone = self.backbone
         z = backbone.encode(batch.images) if batch.latents is None else batch.latents
         z = z.to(backbone.device, torch.float32)
+        words, noise = self.condition(batch.captions), batch.noise.to(z.device)
         t = objective.times(batch.quantile, self.settings, len(backbone.schedule)).to(z.device)
+        if batch.before is None or batch.paired is None:
+            signal, level = backbone.schedule.coefficients(t)
+            prediction = backbone.predict(add_noise(z, noise, signal, level), t, words)
+            return self._error(prediction, z, noise, signal, level)
+        before = batch.before.to(z)
+        seen = (objective.seen(batch.quantile, self.settings.seen) & batch.paired).to(z.device)
+        t = torch.where(seen, objective.seen_times(batch.quantile, len(backbone.schedule)).to(z.device), t)
         signal, level = backbone.schedule.coefficients(t)
-        noise = batch.noise.to(z.device)
-        noisy = add_noise(z, noise, signal, level)
-        prediction = backbone.predict(noisy, t, self.condition(batch.captions))
+        shown = torch.where(seen.view(-1, 1, 1, 1), column(signal, z) * before, add_noise(z, noise, signal, level))
+        prediction = backbone.predict(shown, t, words.beside(before))
+        after = objective.error_after(prediction.clean, z, level, self.settings.loss)
+        return torch.where(seen, after, self._error(prediction, z, noise, signal, level))
+
+    def _error(self, prediction: Prediction, z: Tensor, noise: Tensor, signal: Tensor, level: Tensor) -> Tensor:
         target = training_target(z, noise, self.kind, signal, level)
         error = objective.error(objective.answer(prediction, self.kind, signal, level), target, self.settings.loss)
         return error * objective.weights(self.kind, signal, level, self.settings.min_snr)

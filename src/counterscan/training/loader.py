@@ -19,6 +19,7 @@ from counterscan.training.objective import generator_of, quantiles
 from counterscan.training.pictures import mirrored, read_row, vary
 
 AHEAD = 2  # steps
+Sample = tuple[Tensor, str, Tensor, Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Source:
     channels: int
     resolution: int
 
-    def sample(self, k: int, row: int) -> tuple[Tensor, str, Tensor]:
-        """Sample ``k`` of the run, which is of ``row``: latent or image, caption, and noise."""
+    def sample(self, k: int, row: int) -> tuple[Tensor, str, Tensor, Tensor | None]:
+        """Sample ``k`` of the run, which is of ``row``: latent or image, caption, noise, and of a pair the latent before."""
         data = self.config.data
         rng = np.random.default_rng([self.config.seed, 1, k])
         text = words_of(self.corpus, row, data.captions, rng)
@@ -42,10 +43,11 @@ class Source:
             text = swap_sides(text)
         noise = torch.randn(self.latent_shape, generator=generator_of(self.config.seed, k))
         if self.latents is not None:
-            return self.latents[row, flip], text, noise
+            before = self.latents[len(self.corpus) + row, flip] if row in self.corpus.paired else None
+            return self.latents[row, flip], text, noise, before
         image = read_row(self.corpus.files[row], self.corpus.where(row), self.channels, self.resolution)
         image = image.flip(-1) if flip else image
-        return vary(image, data.augment, rng), text, noise
+        return vary(image, data.augment, rng), text, noise, None
 
 
 def steps(source: Source, first: int, last: int, rank: int = 0, world: int = 1) -> Iterator[list[Batch]]:
@@ -53,7 +55,7 @@ def steps(source: Source, first: int, last: int, rank: int = 0, world: int = 1) 
     config = source.config
     order = Order(source.corpus.weights, config.seed)
     with ThreadPoolExecutor(config.data.workers) as pool:
-        waiting: deque[tuple[int, list[Future[tuple[Tensor, str, Tensor]]]]] = deque()
+        waiting: deque[tuple[int, list[Future[Sample]]]] = deque()
 
         def submit(step: int) -> None:
             numbers = range(step * config.batch + rank, (step + 1) * config.batch, world)
@@ -73,10 +75,12 @@ def steps(source: Source, first: int, last: int, rank: int = 0, world: int = 1) 
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _collate(
-    samples: list[tuple[Tensor, str, Tensor]], quantile: Tensor, size: int, are_latents: bool
-) -> Iterator[Batch]:
+def _collate(samples: list[Sample], quantile: Tensor, size: int, are_latents: bool) -> Iterator[Batch]:
     for start in range(0, len(samples), size):
-        values, captions, noise = zip(*samples[start : start + size], strict=True)
+        values, captions, noise, before = zip(*samples[start : start + size], strict=True)
         stacked = {"latents" if are_latents else "images": torch.stack(values)}
-        yield Batch(captions, quantile[start : start + size], torch.stack(noise), **stacked)
+        paired = torch.tensor([image is not None for image in before])
+        if paired.any():
+            pairs = zip(values, before, strict=True)
+            stacked["before"] = torch.stack([torch.zeros_like(z) if b is None else b for z, b in pairs])
+        yield Batch(captions, quantile[start : start + size], torch.stack(noise), paired=paired, **stacked)

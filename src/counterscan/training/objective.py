@@ -27,6 +27,31 @@ def times(quantile: Tensor, objective: Objective, steps: int) -> Tensor:
     return (u * steps).long().clamp(0, steps - 1)
 
 
+SEEN_TIMES = 0.1, 0.2  # of the chain: where images without noise are shown, around the passes of the method instruct
+LEAST_NOISE = 0.35
+
+
+def seen(quantile: Tensor, share: float) -> Tensor:
+    """Which samples, bool (B,), a ``share`` of all, are shown without noise: drawn from the digits that times do not use."""
+    return (quantile.double() * 1e4) % 1 < share
+
+
+def seen_times(quantile: Tensor, steps: int) -> Tensor:
+    """Timesteps int64 (B,) of what is shown without noise, in :data:`SEEN_TIMES`."""
+    low, high = SEEN_TIMES
+    return ((low + (high - low) * quantile) * steps).long()
+
+
+def error_after(clean: Tensor, after: Tensor, level: Tensor, loss: str) -> Tensor:
+    """The error (B,) of the clean image where the network was shown another one without noise.
+
+    In units of the noise ``level`` (B,) that belongs to the time, as the v-prediction error is; from an image to its twin the v
+    that is asked for grows without bound as the level falls, so it counts as :data:`LEAST_NOISE` at least.
+    """
+    unit = column(level.clamp(min=LEAST_NOISE), clean)
+    return error(clean / unit, after / unit, loss)
+
+
 def answer(prediction: Prediction, kind: PredictionType, signal: Tensor, level: Tensor) -> Tensor:
     """A prediction in the terms of ``kind``: the inverse of :func:`counterscan.diffusion.to_prediction`."""
     if kind == "epsilon":

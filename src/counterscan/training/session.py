@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from counterscan.backbones.base import sees_image
 from counterscan.backbones.latent import CACHED_PROMPTS
 from counterscan.data.embeddings import Embeddings
 from counterscan.errors import WordsError, WorkError
@@ -92,6 +93,8 @@ class Session:
             check(self.backbone, card_of(self.backbone, config, self.corpus, (), self.world), config)
         self.learner: nn.Module = build(self.backbone, self.parts, config)
         self.learner.train()
+        if self.corpus.paired:
+            self._need_pairs()
         self.parameters = learned(self.learner)
         self.optimizer = optimizer_of(self.parameters, config.optimizer)
         self.average = Average(self.parameters, config.ema) if config.ema else None
@@ -114,6 +117,13 @@ class Session:
             self.backbone.resolution,
         )
 
+    def _need_pairs(self) -> None:
+        """Raises ``WordsError`` where pairs cannot be trained on."""
+        if not sees_image(self.backbone):
+            raise WordsError("data.before: the model sees no image; start from InstructPix2Pix, or compact.sees_image")
+        if not self.keeps_latents:
+            raise WordsError("data.before: pairs need kept latents; leave data.cache and what moves images out")
+
     @property
     def keeps_latents(self) -> bool:
         """Whether latents are computed once and kept: those of a frozen autoencoder, of images that do not move."""
@@ -129,7 +139,9 @@ class Session:
         data = self.config.data
         if not self.keeps_latents:
             return None
-        kept = Latents(self.config.output / "latents", self.corpus, self.backbone, data.augment.flip != "never")
+        kept = Latents(
+            self.config.output / "latents", self.corpus.with_before(), self.backbone, data.augment.flip != "never"
+        )
         kept.fill(
             self.accelerator.process_index,
             self.world,
