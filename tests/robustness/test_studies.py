@@ -283,6 +283,18 @@ def test_wrong_words_end_with_two(manifest, model, tmp_path, run):
     assert "row 2: absent.png" in err
 
 
+def test_a_classifier_of_colour_pictures_sees_their_colour(tmp_path):
+    """Red and green of one brightness: grey they would be equal."""
+    rng, rows = np.random.default_rng(0), []
+    for i in range(64):
+        pixels = rng.integers(0, 60, (32, 32, 3), dtype=np.uint8)
+        pixels[..., i % 2] += 150
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+        rows.append({"path": str(tmp_path / f"{i}.png"), "split": "test" if i > 47 else "train", "green": i % 2})
+    model, scores = learn(rows, ["green"], epochs=20, size=32)
+    assert model.channels == 3 and scores["auc green"] > 0.9
+
+
 @pytest.mark.parametrize("objective", ["plain", "balanced", "group-dro"])
 def test_a_classifier_is_trained_against_groups(manifest, objective):
     from counterscan.robustness.study import read_table

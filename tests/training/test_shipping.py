@@ -11,7 +11,7 @@ from tests.models import tiny
 from torch import Tensor
 
 import counterscan
-from counterscan.training.shipping import BITS, copy_as_half, rounded
+from counterscan.training.shipping import BITS, copy_as_half, plain_card, rounded
 
 
 def test_rounding_is_to_the_nearest_and_leaves_zeros_at_the_end():
@@ -35,3 +35,19 @@ def test_only_the_denoiser_is_rounded_and_the_card_is_signed(tmp_path):
         assert all(torch.equal(kept[key], half(value)) for key, value in before.items())
     signed = json.loads((out / "counterscan.json").read_text())["training"]["fingerprint"]
     assert signed == counterscan.load(out).fingerprint != counterscan.load(start).fingerprint
+
+
+def test_a_shipped_card_names_no_folder(tmp_path):
+    folder = tiny(tmp_path / "m")
+    path = folder / "counterscan.json"
+    card = json.loads(path.read_text())
+    earlier = {"start": "nothing", "settings": {"model": None}}
+    card["training"] = {"start": "/home/me/vae", "settings": {"model": "/home/me/vae", "seed": 3}, "earlier": earlier}
+    path.write_text(json.dumps(card))
+    plain_card(folder)
+    told = json.loads(path.read_text())
+    assert "/home" not in path.read_text() and told["license"] == "Apache-2.0"
+    assert (
+        told["training"]["settings"] == {"model": "vae", "seed": 3}
+        and told["training"]["earlier"]["start"] == "nothing"
+    )

@@ -43,7 +43,11 @@ def learn(
     missing = [label for label in [*labels, *([group] if group else [])] if label not in train[0]]
     if missing:
         raise DataError(f"the manifest has no column {missing[0]!r}; it has {', '.join(train[0])}")
-    images, targets, groups = pixels(train, size), known_targets(train, labels), membership(train, labels[0], group)
+    images, targets, groups = (
+        pixels(train, size, channels_of(train)),
+        known_targets(train, labels),
+        membership(train, labels[0], group),
+    )
     model = trained(images, targets, groups, labels, objective=objective, epochs=epochs, seed=seed, progress=progress)
     return model, scores(model, test, labels, group)
 
@@ -60,10 +64,12 @@ def trained(
     width: int = 16,
     progress: Callable[[int, int], None] | None = None,
 ) -> Classifier:
-    """A classifier from nothing: images (N, S, S), targets (N, labels) with NaN for unknown, groups (N,) of any numbers."""
+    """A classifier from nothing: images (N, S, S) or in colour (N, S, S, 3), targets (N, labels) with NaN for unknown, groups
+    (N,) of any numbers.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
-        model = Classifier(labels, size=images.shape[1], width=width)
+        model = Classifier(labels, channels=3 if images.ndim == 4 else 1, size=images.shape[1], width=width)
     _, member, counts = np.unique(groups, return_inverse=True, return_counts=True)
     return fit(
         model,
@@ -76,15 +82,22 @@ def trained(
     )
 
 
-def pixels(rows: Sequence[Mapping[str, Any]], size: int) -> NDArray[np.uint8]:
-    """Grey views (N, size, size), aspect kept; of colours and contrasts the mean."""
+def channels_of(rows: Sequence[Mapping[str, Any]]) -> int:
+    """3 where the first image is one file in colour, otherwise 1."""
+    files = files_of(rows[0])
+    return 3 if len(files) == 1 and read(files.values()).unit().shape[2:] == (3,) else 1
+
+
+def pixels(rows: Sequence[Mapping[str, Any]], size: int, channels: int = 1) -> NDArray[np.uint8]:
+    """Views, aspect kept: grey (N, size, size), of colours and contrasts the mean, or with 3 ``channels`` (N, size, size, 3)."""
     from counterscan.imaging import fit as fit_square
 
-    out = np.empty((len(rows), size, size), np.uint8)
+    out = np.empty((len(rows), size, size, channels), np.uint8)
     for i, row in enumerate(rows):
         square, _ = fit_square(read(files_of(row).values()).unit(), size)
-        out[i] = ((square if square.ndim == 2 else square.mean(axis=2)) * 255).round()
-    return out
+        view = square if square.ndim == 3 else square[..., None]
+        out[i] = ((view if view.shape[2] == channels else view.mean(axis=2, keepdims=True)) * 255).round()
+    return out[..., 0] if channels == 1 else out
 
 
 def known_targets(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> NDArray[np.float32]:
@@ -107,7 +120,7 @@ def scores(
     model: Classifier, rows: Sequence[Mapping[str, Any]], labels: Sequence[str], group: str | None
 ) -> dict[str, float]:
     """AUC a label, the worst AUC among values of the group column, and the calibration error of the first label."""
-    p, y = model.probabilities(as_images(pixels(rows, model.size))).numpy(), known_targets(rows, labels)
+    p, y = model.probabilities(as_images(pixels(rows, model.size, model.channels))).numpy(), known_targets(rows, labels)
     out = {}
     for k, label in enumerate(labels):
         if (value := auc(p[:, k], y[:, k])) is not None:

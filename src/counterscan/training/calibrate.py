@@ -4,8 +4,9 @@
     python -m counterscan.training.calibrate MODEL -n 40
     python -m counterscan.training.calibrate MODEL --world brain -n 40
     python -m counterscan.training.calibrate MODEL --nih NIH -n 40
+    python -m counterscan.training.calibrate MODEL --manifest MANIFEST -n 40
 
-Without ``--nih`` the images are unseen cases of a world; with it, train images labelled without the finding.
+Without ``--nih`` and ``--manifest`` the images are unseen cases of a world; with one, train images labelled without the finding.
 """
 
 from __future__ import annotations
@@ -48,6 +49,14 @@ def real_images(finding: str, n: int, folder: Path) -> list[Any]:
     return [folder / "images" / row["file"] for row in rows[:: max(len(rows) // n, 1)][:n]]
 
 
+def listed_images(finding: str, n: int, manifest: Path) -> list[Any]:
+    """Train images of a manifest that are labelled without ``finding``."""
+    from counterscan.data.manifest import read, resolve
+
+    rows = [row for row in read(manifest) if row.split == "train" and row.findings.get(finding) == 0]
+    return [resolve(manifest, row.path) for row in rows[:: max(len(rows) // n, 1)][:n]]
+
+
 def main() -> None:
     """Measure and write the card."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -55,13 +64,18 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=40)
     parser.add_argument("--world", default="chest", choices=WORLDS)
     parser.add_argument("--nih", type=Path)
+    parser.add_argument("--manifest", type=Path)
+    parser.add_argument("--finding", action="append", help="one of the model's; all unless said")
     o = parser.parse_args()
     backbone = load(o.model, offline=True)
     found: dict[str, float] = {}
     counts: dict[str, int] = {}
-    for finding in backbone.card.findings:
+    for finding in o.finding or backbone.card.findings:
         size = backbone.resolution
-        images = real_images(finding, o.n, o.nih) if o.nih else world_images(o.world, finding, o.n, size)
+        if o.manifest:
+            images = listed_images(finding, o.n, o.manifest)
+        else:
+            images = real_images(finding, o.n, o.nih) if o.nih else world_images(o.world, finding, o.n, size)
         told = calibrate(images, finding=finding, model=backbone)
         found[finding] = math.ceil(told.threshold(CARD_RATE) * 1e4) / 1e4  # up: more images exceed a lower one
         counts[finding] = len(told.peaks)

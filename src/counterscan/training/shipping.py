@@ -1,9 +1,15 @@
-"""What every built-in model goes through before it is part of the package, and the fingerprint on a model's card."""
+"""What every built-in model goes through before it is part of the package, and the fingerprint on a model's card.
+
+    python -m counterscan.training.shipping RUN src/counterscan/models/NAME
+
+puts the folder of a finished ``counterscan train`` there.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,3 +67,23 @@ def rounded(value: Tensor) -> Tensor:
     bits = value.half().view(torch.int16).int()
     size = ((bits & 0x7FFF) + step // 2) // step * step
     return ((bits & ~0x7FFF) | size).to(torch.int16).view(torch.half)
+
+
+def plain_card(folder: Path) -> None:
+    """Leave out of a card what only the machine of its training knows: where files lay."""
+    from counterscan.backbones.card import FILE
+    from counterscan.training.state import write_text
+
+    card = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    told = card.get("training", {})
+    while told:
+        told["start"] = Path(str(told.get("start", ""))).name
+        if told.get("settings", {}).get("model"):
+            told["settings"]["model"] = Path(told["settings"]["model"]).name
+        told = told.get("earlier", {})
+    write_text(folder / FILE, json.dumps(card | {"license": "Apache-2.0"}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    copy_as_half(Path(sys.argv[1]), Path(sys.argv[2]))
+    plain_card(Path(sys.argv[2]))
