@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -95,10 +96,18 @@ def test_a_pair_is_shown_as_it_is_said(tmp_path):
     assert torch.equal(source.sample(0, 1)[0], source.sample(0, 1)[3]) and source.sample(0, 2)[3] is None
 
 
+def test_how_a_batch_with_pairs_is_cut_does_not_matter(tmp_path):
+    curves = []
+    for size in (8, 1):
+        out = tmp_path / f"run{size}"
+        train(settings(tmp_path, steps=3, micro_batch=size, output=str(out), objective={"seen": 0.5}))
+        curves.append([json.loads(line)["loss"] for line in (out / "log.jsonl").open()])
+    assert curves[0] == pytest.approx(curves[1], rel=1e-4) and len(curves[0]) == 3
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "says"),
     [
-        ({"compact": SHAPE | {"sees_image": False}}, WordsError, "sees no image"),
         ({"data": {"cache": False}}, WordsError, "kept latents"),
         ({"data": {"before": "earlier"}}, DataError, "path_earlier"),
     ],
@@ -106,6 +115,31 @@ def test_a_pair_is_shown_as_it_is_said(tmp_path):
 def test_pairs_that_cannot_be(tmp_path, changes, error, says):
     with pytest.raises(error, match=says):
         train(settings(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"compact": SHAPE | {"sees_image": False}}, "compact.sees_image"),
+        ({"train": "vae"}, "single images"),
+        ({"data": {"before": None}}, "objective.seen"),
+    ],
+)
+def test_settings_of_pairs_that_do_not_fit(tmp_path, changes, says):
+    with pytest.raises(ValueError, match=says):
+        settings(tmp_path, **changes)
+
+
+def test_pairs_without_words_and_images_before_that_are_not_there(tmp_path):
+    asked = settings(tmp_path, data={"captions": {"source": "auto"}})
+    text = asked.data.manifest.read_text()
+    asked.data.manifest.write_text(text.replace("plain3.png,no bar,train,barred3.png", "plain3.png,,train,barred3.png"))
+    with pytest.raises(DataError, match=r"1 pairs have no caption \(rows 10\)"):
+        train(asked)
+    asked.data.manifest.write_text(text)
+    (asked.data.manifest.parent / "barred3.png").unlink()
+    with pytest.raises(DataError, match=r"row 11: .*barred3.png"):
+        train(asked)
 
 
 def outlined(folder):
@@ -131,7 +165,9 @@ def outlined(folder):
 def test_pasted_pairs_change_only_where_something_was_laid(tmp_path):
     manifest, records = outlined(tmp_path)
     made = paste.pairs(manifest, records, "polyp", "endoscopy", tmp_path / "a", 8, 3)
+    bytes_of = [path.read_bytes() for path in sorted((tmp_path / "a").glob("*.png"))]
     assert made == paste.pairs(manifest, records, "polyp", "endoscopy", tmp_path / "a", 8, 3)
+    assert bytes_of == [path.read_bytes() for path in sorted((tmp_path / "a").glob("*.png"))] and len(bytes_of) == 8
     removals = [row for row in made if row.path != row.contrasts["before"] and row.findings["polyp"] == 0]
     assert len(removals) == 8 and sum(row.path == row.contrasts["before"] for row in made) == 6
     assert {row.caption for row in made} == {"endoscopy: polyp.", "endoscopy: no polyp."}
@@ -163,7 +199,27 @@ def test_pasting_from_the_command_line_keeps_every_row(tmp_path, monkeypatch, ca
 
 def test_nothing_to_paste_is_told(tmp_path):
     manifest, records = outlined(tmp_path)
-    records = [row for row in records if row.findings["polyp"] == 1]
-    for finding in ("tube", "polyp"):
-        with pytest.raises(DataError, match="both are needed"):
-            paste.pairs(manifest, records, finding, "endoscopy", tmp_path / "a", 1, 0)
+    some = [row for row in records if row.findings["polyp"] == 1]
+    for finding, says in (("tube", "both are needed"), ("polyp", "both are needed"), ("cyst", "no column 'cyst'")):
+        with pytest.raises(DataError, match=says):
+            paste.pairs(manifest, some, finding, "endoscopy", tmp_path / "a", 1, 0)
+    large = np.zeros((64, 80), np.uint8)
+    large[10:-10, 10:-10] = 255
+    Image.fromarray(large).save(tmp_path / "images/0-mask.png")
+    Image.fromarray(np.roll(large, 10, 0)).save(tmp_path / "images/1-mask.png")
+    with pytest.raises(DataError, match="0 of 1 images only"):
+        paste.pairs(manifest, records, "polyp", "endoscopy", tmp_path / "a", 1, 0)
+    for name in ("0", "1"):
+        (tmp_path / f"images/{name}-mask.png").unlink()
+    with pytest.raises(DataError, match="row"):
+        paste.pairs(manifest, records, "polyp", "endoscopy", tmp_path / "a", 1, 0)
+
+
+def test_thin_outlines_and_those_at_the_border_are_passed_over():
+    rng = np.random.default_rng(0)
+    thin = np.zeros((40, 40), bool)
+    thin[20, 10:20] = True
+    assert all(paste.patch_of(np.ones((40, 40, 3), np.float32), thin, rng, 40) is None for _ in range(20))
+    assert paste.usable(np.pad(np.ones((9, 9), bool), 9))
+    assert not paste.usable(np.pad(np.ones((9, 9), bool), ((0, 18), (9, 9))))
+    assert not paste.usable(np.zeros((9, 9), bool)) and not paste.usable(np.ones((9, 9), bool))

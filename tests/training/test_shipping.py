@@ -8,10 +8,12 @@ import zlib
 import torch
 from safetensors.torch import load_file
 from tests.models import tiny
+from tests.training.small import config
 from torch import Tensor
 
 import counterscan
 from counterscan.training.shipping import BITS, copy_as_half, plain_card, rounded
+from counterscan.training.trainer import train
 
 
 def test_rounding_is_to_the_nearest_and_leaves_zeros_at_the_end():
@@ -37,17 +39,14 @@ def test_only_the_denoiser_is_rounded_and_the_card_is_signed(tmp_path):
     assert signed == counterscan.load(out).fingerprint != counterscan.load(start).fingerprint
 
 
-def test_a_shipped_card_names_no_folder(tmp_path):
-    folder = tiny(tmp_path / "m")
-    path = folder / "counterscan.json"
-    card = json.loads(path.read_text())
-    earlier = {"start": "nothing", "settings": {"model": None}}
-    card["training"] = {"start": "/home/me/vae", "settings": {"model": "/home/me/vae", "seed": 3}, "earlier": earlier}
-    path.write_text(json.dumps(card))
-    plain_card(folder)
-    told = json.loads(path.read_text())
-    assert "/home" not in path.read_text() and told["license"] == "Apache-2.0"
-    assert (
-        told["training"]["settings"] == {"model": "vae", "seed": 3}
-        and told["training"]["earlier"]["start"] == "nothing"
-    )
+def test_of_a_run_only_the_model_is_shipped(tmp_path):
+    result = train(config(tmp_path, steps=2))
+    assert (result.folder / "checkpoints").is_dir()
+    copy_as_half(result.folder, tmp_path / "out")
+    plain_card(tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    index = json.loads((tmp_path / "out/model_index.json").read_text())
+    assert names <= {"model_index.json", "counterscan.json", *index} and "unet" in names
+    assert str(tmp_path) not in (tmp_path / "out/counterscan.json").read_text()
+    assert json.loads((tmp_path / "out/counterscan.json").read_text())["training"]["start"] == "model"
+    assert counterscan.load(tmp_path / "out").card.name == "run"

@@ -167,10 +167,10 @@ def rewrite(manifest: str | Path, output: str | Path, change: Callable[[Iterator
     findings = finding_columns(manifest)[0]
     first = next(raw_rows(manifest), {})
     contrasts = [name.removeprefix(CONTRAST) for name in first if name.startswith(CONTRAST)]
-    return write(output, change(_located(record, manifest) for record in read(manifest)), findings, contrasts)
+    return write(output, change(located(record, manifest) for record in read(manifest)), findings, contrasts)
 
 
-def _located(record: Record, manifest: Path) -> Record:
+def located(record: Record, manifest: Path) -> Record:
     """The record with paths that do not depend on where the manifest is."""
     folder = manifest.absolute().parent
     contrasts = {name: str(folder / path) for name, path in record.contrasts.items()}

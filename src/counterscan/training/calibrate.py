@@ -24,6 +24,7 @@ import numpy as np
 from counterscan import load
 from counterscan.attribution import CARD_RATE, calibrate
 from counterscan.backbones import locate
+from counterscan.errors import DataError
 from counterscan.language import vocabulary
 from counterscan.training.captions import DEVICES
 from counterscan.worlds.dataset import WORLDS, broader, find
@@ -52,8 +53,12 @@ def real_images(finding: str, n: int, folder: Path) -> list[Any]:
 def listed_images(finding: str, n: int, manifest: Path) -> list[Any]:
     """Train images of a manifest that are labelled without ``finding``."""
     from counterscan.data.manifest import read, resolve
+    from counterscan.training.corpus import finding_name
 
-    rows = [row for row in read(manifest) if row.split == "train" and row.findings.get(finding) == 0]
+    known = [row for row in read(manifest) if row.split == "train" and not row.contrasts.get("before")]
+    rows = [row for row in known if {finding_name(k): v for k, v in row.findings.items()}.get(finding) == 0]
+    if len(rows) < n:
+        raise DataError(f"{manifest}: {len(rows)} train rows are labelled without {finding}, {n} are asked for")
     return [resolve(manifest, row.path) for row in rows[:: max(len(rows) // n, 1)][:n]]
 
 
@@ -68,8 +73,8 @@ def main() -> None:
     parser.add_argument("--finding", action="append", help="one of the model's; all unless said")
     o = parser.parse_args()
     backbone = load(o.model, offline=True)
-    found: dict[str, float] = {}
-    counts: dict[str, int] = {}
+    found = dict(backbone.card.null_change)
+    counts = dict(backbone.card.training.get("null_change_n", {}))
     for finding in o.finding or backbone.card.findings:
         size = backbone.resolution
         if o.manifest:

@@ -70,7 +70,7 @@ class Data(Strict):
 
     ``balance`` names finding columns: rows with and without each are drawn equally often. ``before`` makes pairs: where a row has
     a file in the column ``path_BEFORE``, the network sees that image beside the noisy one and learns to draw the row's own, as
-    its caption says (InstructPix2Pix); captions of pairs are never dropped. ``cache`` keeps the latents of
+    its caption says (InstructPix2Pix); pairs have captions of their own, which are never dropped. ``cache`` keeps the latents of
     a frozen autoencoder on disk; by default wherever that is right. ``cache_text`` keeps what prompts become under a frozen
     text encoder; by default where they are too many to be remembered and few enough for a gigabyte.
     ``workers`` threads read images.
@@ -234,6 +234,12 @@ class Config(Strict):
             raise ValueError("train: the vae is trained alone, before what reads its latents; use two runs")
         if "vae" in self.train and self.validation.findings:
             raise ValueError("validation: an autoencoder edits nothing; leave it out")
+        if self.data.before and "vae" in self.train:
+            raise ValueError("data.before: an autoencoder is trained on single images; leave it out")
+        if self.data.before and self.compact is not None and not self.compact.get("sees_image"):
+            raise ValueError("data.before: the model sees no image; set compact.sees_image to true")
+        if self.objective.seen and not self.data.before:
+            raise ValueError("objective.seen: only pairs are seen; name the column of the image before in data.before")
         if "lora" in self.train and {"unet", "transformer"} & set(self.train):
             raise ValueError("train: lora or the whole denoiser, not both")
         if "token" in self.train and "text_encoder" in self.train:

@@ -75,11 +75,8 @@ def open_corpus(data: Data) -> Corpus:
         if unknown:
             raise WordsError(f"{field}: {data.manifest} has no column {', '.join(unknown)}; it has {', '.join(names)}")
     _need_words(records, data)
+    _need_changes(records, data)
     earlier = [record.contrasts.pop(data.before, None) if data.before else None for record in records]
-    if data.before and not any(earlier):
-        raise DataError(
-            f"{data.manifest}: no row of split {data.split!r} has a file in path_{data.before} (data.before)"
-        )
     files = tuple(
         tuple(resolve(data.manifest, path) for path in (record.path, *record.contrasts.values())) for record in records
     )
@@ -110,6 +107,18 @@ def _need_words(records: Sequence[Record], data: Data) -> None:
             )
     if source in ("findings", "either") and not records[0].findings:
         raise DataError(f"{data.manifest}: has no finding column, and data.captions.source is {source}")
+
+
+def _need_changes(records: Sequence[Record], data: Data) -> None:
+    """Every pair has to say what its image after is."""
+    if not data.before:
+        return
+    paired = [record for record in records if data.before in record.contrasts]
+    if not paired:
+        raise DataError(f"{data.manifest}: no row of split {data.split!r} has a path_{data.before} (data.before)")
+    silent = [str(record.row) for record in paired if not record.caption]
+    if silent:
+        raise DataError(f"{data.manifest}: {len(silent)} pairs have no caption (rows {', '.join(silent[:20])})")
 
 
 def balance(records: Sequence[Record], names: Sequence[str]) -> NDArray[np.float64]:
@@ -168,9 +177,8 @@ def words_of(corpus: Corpus, i: int, settings: Captions, rng: np.random.Generato
 def _wording(corpus: Corpus, i: int, settings: Captions, rng: np.random.Generator) -> str:
     if settings.text is not None:
         return settings.text
-    own = settings.source in ("caption", "auto") or (
-        settings.source == "either" and (i in corpus.paired or rng.random() < 0.5)
-    )
+    own = i in corpus.paired or settings.source in ("caption", "auto")
+    own = own or (settings.source == "either" and rng.random() < 0.5)
     if own and corpus.captions[i]:
         wordings = corpus.captions[i].split(settings.separator) if settings.separator else [corpus.captions[i]]
         return wordings[rng.integers(len(wordings))].strip()

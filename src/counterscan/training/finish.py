@@ -120,7 +120,7 @@ def card_of(backbone: Any, config: Config, corpus: Corpus, losses: Sequence[floa
         training=training,
         scores=last(config),
         null_change={},
-        default_method=config.default_method or backbone.card.default_method,
+        default_method=config.default_method or ("instruct" if corpus.paired else backbone.card.default_method),
         credit=config.credit or backbone.card.credit,
     )
 

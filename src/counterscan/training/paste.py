@@ -21,13 +21,17 @@ from PIL import Image
 from scipy import ndimage
 
 from counterscan.data import manifest as manifests
-from counterscan.data.manifest import Record
-from counterscan.errors import DataError
+from counterscan.data.manifest import Record, located
+from counterscan.errors import DataError, ImageError
+from counterscan.imaging import read
 from counterscan.imaging.files import replacing
+from counterscan.imaging.masks import mask_of
 from counterscan.language.phrase import phrase, prompt
 
 Array = NDArray[np.float32]
+BEFORE = "before"  # the column path_before
 LARGEST = 0.25  # of the image: what is larger leaves no place to move to
+SMALLEST = 30  # pixels
 MARGIN = 0.35  # of the finding's size, around it
 DARK = 0.12  # brightness below which there is no tissue, but the rim of the picture
 TRIES, ATTEMPTS = 30, 20  # places in an image, and images a pair
@@ -35,7 +39,7 @@ TRIES, ATTEMPTS = 30, 20  # places in an image, and images a pair
 
 def patch_of(image: Array, mask: NDArray[np.bool_], rng: np.random.Generator, most: int) -> tuple[Array, Array] | None:
     """The outlined part of ``image`` (H, W, C) with a margin and its mask (h, w), turned, mirrored and resized at random;
-    ``None`` where it is then larger than ``most`` pixels.
+    ``None`` where it is then larger than ``most`` pixels, or too small to be seen.
     """
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     margin = int(MARGIN * max(np.ptp(rows), np.ptp(columns))) + 3
@@ -44,10 +48,8 @@ def patch_of(image: Array, mask: NDArray[np.bool_], rng: np.random.Generator, mo
     scale = rng.uniform(0.7, 1.3)
     cut, shape = (np.rot90(x[here], turn)[:, :: -1 if flip else 1] for x in (image, mask.astype(np.float32)))
     zoom = (scale, scale, 1)
-    small = ndimage.zoom(cut, zoom, order=1)
-    if max(small.shape[:2]) > most:
-        return None
-    return small, np.clip(ndimage.zoom(shape, scale, order=1), 0, 1)
+    small, mask_ = ndimage.zoom(cut, zoom, order=1), np.clip(ndimage.zoom(shape, scale, order=1), 0, 1)
+    return (small, mask_) if max(mask_.shape) <= most and (mask_ > 0.5).sum() >= SMALLEST else None
 
 
 def lay(image: Array, patch: Array, mask: Array, rng: np.random.Generator) -> Array | None:
@@ -75,24 +77,41 @@ def lay(image: Array, patch: Array, mask: Array, rng: np.random.Generator) -> Ar
 
 
 def pixels(path: Path) -> Array:
-    """An image (H, W, 3) in [0, 1]."""
-    return np.asarray(Image.open(path).convert("RGB"), np.float32) / 255
+    """An image (H, W, 3) in [0, 1]; grey is repeated."""
+    unit = read(path).unit().astype(np.float32)
+    return np.repeat(unit[..., None], 3, axis=2) if unit.ndim == 2 else unit
 
 
-def lines(record: Record, made: Path, finding: str, template: str, number: int) -> list[Record]:
-    """The rows of one pair: with the finding to without it; every second time the other way, every fourth time kept."""
+def outline_of(record: Record) -> tuple[Array, NDArray[np.bool_]]:
+    """The image of a record and where its finding is."""
+    image = pixels(Path(record.path))
+    return image, mask_of(Path(record.mask), image.shape[:2])
 
-    def row(after: str, before: str, present: bool) -> Record:
+
+def usable(mask: NDArray[np.bool_]) -> bool:
+    """Whether an outline can be laid elsewhere: neither empty, nor too large, nor cut off by the border of its image."""
+    rim = np.concatenate([mask[[0, -1]].ravel(), mask[:, [0, -1]].ravel()])
+    return 0 < mask.mean() < LARGEST and not rim.any()
+
+
+def lines(real: Record, laid: Path, source: Record, finding: str, template: str, number: int) -> list[Record]:
+    """The rows of one pair: with the finding to without it; every second time the other way too; of every four times once both
+    kept as they are, and once a real one kept.
+    """
+
+    def row(record: Record, after: str, before: str, present: bool) -> Record:
         words = prompt([phrase(finding, absent=not present)], template=template)
         findings = {**dict.fromkeys(record.findings), finding: int(present)}
-        return replace(record, path=after, caption=words, mask="", findings=findings, contrasts={"before": before})
+        return replace(record, path=after, caption=words, mask="", findings=findings, contrasts={BEFORE: before})
 
-    real, laid = record.path, str(made)
-    out = [row(real, laid, False)]
+    with_it, without = str(laid), real.path
+    out = [row(real, without, with_it, False)]
     if number % 2 == 0:
-        out.append(row(laid, real, True))
+        out.append(row(real, with_it, without, True))
     if number % 4 == 0:
-        out += [row(real, real, False), row(laid, laid, True)]
+        out += [row(real, without, without, False), row(real, with_it, with_it, True)]
+    if number % 4 == 3:
+        out.append(row(source, source.path, source.path, True))
     return out
 
 
@@ -101,52 +120,53 @@ def pairs(
 ) -> list[Record]:
     """Write ``count`` pasted images into ``folder``; returns the rows of their pairs, and of real findings that are kept.
 
-    The records' paths are whole ones. ``DataError`` where the ``manifest`` has too little to paste, or no room for it.
+    The records' paths are whole ones. ``DataError`` where the ``manifest`` has too little to paste, no room for it, or an image
+    or mask that cannot be read.
     """
     rng, out = np.random.default_rng(seed), []
-    train = [record for record in records if record.split == "train"]
-    without = [record for record in train if record.findings.get(finding) == 0]
-    outlined = [record for record in train if record.findings.get(finding) == 1 and record.mask]
-    if not without or not outlined:
-        missing = f"without {finding}" if not without else f"with {finding} and its mask"
-        raise DataError(f"{manifest}: no row of split train is of an image {missing}; both are needed")
+    without, outlined = material(manifest, records, finding)
     folder.mkdir(parents=True, exist_ok=True)
     for _ in range(ATTEMPTS * count):
         if len(out) == count:
             break
         target, source = (some[int(rng.integers(len(some)))] for some in (without, outlined))
-        ground, image = (pixels(Path(record.path)) for record in (target, source))
-        outline = Image.open(source.mask).convert("L")
-        mask = np.asarray(outline.resize((image.shape[1], image.shape[0]))) > 127
-        if not 0 < mask.mean() < LARGEST:
-            continue
-        found = patch_of(image, mask, rng, min(ground.shape[:2]))
+        try:
+            ground, (image, mask) = pixels(Path(target.path)), outline_of(source)
+        except ImageError as error:
+            raise DataError(f"{manifest}: row {target.row} or {source.row}: {error}") from error
+        found = patch_of(image, mask, rng, min(ground.shape[:2])) if usable(mask) else None
         laid = None if found is None else lay(ground, *found, rng)
         if laid is None:
             continue
         path = (folder / f"{len(out):05d}.png").absolute()
         with replacing(path) as draft:
             Image.fromarray((laid * 255).round().astype(np.uint8)).save(draft, format="png")
-        out.append(lines(target, path, finding, template, len(out)))
-        if len(out) % 4 == 0:
-            words = prompt([phrase(finding)], template=template)
-            out[-1].append(replace(source, caption=words, mask="", contrasts={"before": source.path}))
+        out.append(lines(target, path, source, finding, template, len(out)))
     if len(out) < count:
-        raise DataError(
-            f"{manifest}: room for {finding} was found in {len(out)} images only; ask for fewer than {count}"
-        )
+        why = "masks may be empty, too large or cut off by the border, or the images dark"
+        raise DataError(f"{manifest}: {finding} could be laid into {len(out)} of {count} images only; {why}")
     return [row for some in out for row in some]
+
+
+def material(manifest: Path, records: Sequence[Record], finding: str) -> tuple[list[Record], list[Record]]:
+    """The real train images without the finding, and those with it and a mask."""
+    if records and finding not in records[0].findings:
+        raise DataError(f"{manifest}: no column {finding!r}; it has {', '.join(records[0].findings)}")
+    train = [record for record in records if record.split == "train" and BEFORE not in record.contrasts]
+    without = [record for record in train if record.findings.get(finding) == 0]
+    outlined = [record for record in train if record.findings.get(finding) == 1 and record.mask]
+    if not without or not outlined:
+        missing = f"without {finding}" if not without else f"with {finding} and its mask"
+        raise DataError(f"{manifest}: no row of split train is of an image {missing}; both are needed")
+    return without, outlined
 
 
 def with_pairs(manifest: Path, finding: str, template: str, folder: Path, count: int, seed: int) -> Path:
     """Write ``folder/manifest.csv``: the rows of ``manifest``, and those of ``count`` pasted images. Returns its path."""
-
-    def absolute(path: str) -> str:
-        return str(manifests.resolve(manifest, path)) if path else ""
-
-    records = [replace(r, path=absolute(r.path), mask=absolute(r.mask)) for r in manifests.read(manifest)]
+    records = [located(record, manifest) for record in manifests.read(manifest)]
     made = pairs(manifest, records, finding, template, folder / "images", count, seed)
-    manifests.write(folder / "manifest.csv", [*records, *made], tuple(records[0].findings), ("before",))
+    contrasts = dict.fromkeys(name for record in records for name in record.contrasts) | {BEFORE: None}
+    manifests.write(folder / "manifest.csv", [*records, *made], tuple(records[0].findings), tuple(contrasts))
     return folder / "manifest.csv"
 
 

@@ -74,7 +74,7 @@ def plan(config: Config) -> Plan:
         counts = {name: [sum(p.numel() for p in m.parameters() if p.requires_grad is w) for w in (True, False)]
                   for name, m in parts.items()}  # fmt: skip
         learned = sum(p.numel() for p in session.parameters.values())
-        files = len(set(session.corpus.files)) * (1 + (config.data.augment.flip != "never"))
+        files = len(set(session.corpus.with_before().files)) * (1 + (config.data.augment.flip != "never"))
         micro = math.ceil(config.batch / config.micro_batch)
         return Plan(
             trained={name: count[0] for name, count in counts.items() if count[0]},

@@ -123,6 +123,8 @@ class Session:
             raise WordsError("data.before: the model sees no image; start from InstructPix2Pix, or compact.sees_image")
         if not self.keeps_latents:
             raise WordsError("data.before: pairs need kept latents; leave data.cache and what moves images out")
+        if any(len(files) == self.backbone.channels > 1 for files in self.corpus.files):
+            raise WordsError("data.before: images of several contrasts are not trained in pairs")
 
     @property
     def keeps_latents(self) -> bool:

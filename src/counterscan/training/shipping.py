@@ -11,7 +11,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,13 +22,18 @@ BITS = 6  # of the 10 that float16 has after the point: weights move by 0.4 %, a
 
 def copy_as_half(start: Path, out: Path) -> None:
     """Copy a pipeline folder with its weights in float16, the denoiser's rounded to :data:`BITS`: half the size, and read back as
-    float32, and its card signed. Drafts and the states of training stay behind.
+    float32, and its card signed. Only what belongs to the pipeline goes along: drafts and the states of training stay behind.
     """
     from safetensors.torch import load_file, save_file
     from torch import Tensor
 
     shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(start, out, ignore=shutil.ignore_patterns("*state.safetensors", ".*"))
+    out.mkdir(parents=True)
+    index = json.loads((start / "model_index.json").read_text(encoding="utf-8"))
+    for name in ("model_index.json", "counterscan.json"):
+        shutil.copyfile(start / name, out / name)
+    for name in (name for name in index if (start / name).is_dir()):
+        shutil.copytree(start / name, out / name, ignore=shutil.ignore_patterns("*state.safetensors", ".*"))
     for path in out.rglob("*.safetensors"):
         half = rounded if path.parent.name == "unet" else Tensor.half
         tensors = {name: half(value).contiguous() for name, value in load_file(path).items()}
@@ -70,18 +75,20 @@ def rounded(value: Tensor) -> Tensor:
 
 
 def plain_card(folder: Path) -> None:
-    """Leave out of a card what only the machine of its training knows: where files lay."""
+    """Leave out of a card what only the machine of its training knows: of whole paths the names are kept."""
     from counterscan.backbones.card import FILE
     from counterscan.training.state import write_text
 
     card = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    told = card.get("training", {})
-    while told:
-        told["start"] = Path(str(told.get("start", ""))).name
-        if told.get("settings", {}).get("model"):
-            told["settings"]["model"] = Path(told["settings"]["model"]).name
-        told = told.get("earlier", {})
-    write_text(folder / FILE, json.dumps(card | {"license": "Apache-2.0"}, indent=2) + "\n")
+    write_text(folder / FILE, json.dumps(_named(card), indent=2) + "\n")
+
+
+def _named(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _named(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_named(inner) for inner in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 if __name__ == "__main__":

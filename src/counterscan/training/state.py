@@ -58,7 +58,7 @@ class Run:
         path, now = self.folder / "config.json", json.loads(config.model_dump_json())
         if path.is_file() and self.checkpoints:
             before = json.loads(path.read_text(encoding="utf-8"))
-            was, new = leaves(before), leaves(now)
+            was, new = leaves(today(before)), leaves(now)
             other = [k for k in new if k.split(".")[0] not in FREE and new[k] != was.get(k)]
             if other:
                 changes = "; ".join(f"{k} was {was.get(k)!r}, is {new[k]!r}" for k in other)
@@ -137,6 +137,15 @@ class Run:
                     lines.append(line)
         write_text(self.log, "".join(json.dumps(line) + "\n" for line in lines))
         return lines
+
+
+def today(before: dict[str, Any]) -> dict[str, Any]:
+    """The settings of an earlier run, with those that have come since then as they are unless said."""
+    try:
+        known: dict[str, Any] = json.loads(Config.model_validate(before).model_dump_json())
+    except ValueError:  # a setting that is no more
+        return before
+    return known
 
 
 def leaves(values: dict[str, Any], path: str = "") -> dict[str, Any]:
