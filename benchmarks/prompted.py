@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +33,7 @@ from counterscan.data import manifest as manifests
 from counterscan.evaluate.attribution import attribution
 from counterscan.evaluate.fidelity import fidelity
 from counterscan.evaluate.page import cell
-from counterscan.generation import sample
+from counterscan.generation import edited, in_parts, sample
 from counterscan.imaging import fit, from_array, read, write
 from counterscan.language.captions import mentions
 from counterscan.metrics.intervals import interval
@@ -87,6 +88,10 @@ def judge_of(
     folder: Path, records: Sequence[manifests.Record], groups: Sequence[tuple[str, ...]], test: str, epochs: int
 ) -> tuple[Classifier, dict[str, float]]:
     """The classifier of the labels and its scores on the test split; trained where the folder has none."""
+    for group in groups:
+        for label in group:
+            if not any(holds(r, group, label) for r in records):
+                raise SystemExit(f"--labels: no image has {label!r}")
     if not (folder / "model.safetensors").exists():
         splits = {"train": "train", test: "test"}
         rows = [
@@ -101,15 +106,29 @@ def judge_of(
     return model, dict(model.facts["scores"])
 
 
+def pictures(
+    backbone: Any, prompts: list[str], noise: list[torch.Generator], steps: int, guidance: float
+) -> torch.Tensor:
+    """What ``counterscan generate`` makes of the prompts, (B, C, H, W)."""
+    parts = [in_parts(backbone, words) for words in prompts]
+    images = sample(backbone, [words for words, _ in parts], noise, steps=steps, guidance=guidance)
+    for i, (_, edits) in enumerate(parts):
+        for change in edits:
+            images[i : i + 1] = edited(backbone, images[i : i + 1], change, noise[i : i + 1])
+    return images
+
+
 def drawn(asked: Sequence[Asked], backbone: Any, folder: Path, steps: int, guidance: float) -> list[Path]:
-    """An image a prompt, from the model alone; those that are there are kept."""
+    """An image a prompt; those of the same model, prompts and settings that are there are kept."""
+    told = repr((backbone.fingerprint, backbone.card.method_settings, [a.words for a in asked], steps, guidance))
+    folder = folder / hashlib.sha256(told.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{k:04d}.png" for k in range(len(asked))]
     missing = [k for k, path in enumerate(paths) if not path.exists()]
     for start in range(0, len(missing), BATCH):
         some = missing[start : start + BATCH]
         noise = [torch.Generator().manual_seed(k) for k in some]
-        images = sample(backbone, [asked[k].words for k in some], noise, steps=steps, guidance=guidance)
+        images = pictures(backbone, [asked[k].words for k in some], noise, steps, guidance)
         for k, image in zip(some, images, strict=True):
             pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
             note = {"prompt": asked[k].words, "model": backbone.card.name}
@@ -118,10 +137,10 @@ def drawn(asked: Sequence[Asked], backbone: Any, folder: Path, steps: int, guida
     return paths
 
 
-def listed(path: Path, rows: Sequence[tuple[str, str]]) -> Path:
-    """A manifest of images and captions."""
+def listed(path: Path, rows: Sequence[tuple[str, str, str]]) -> Path:
+    """A manifest of images, their patients and captions."""
     with path.open("w", newline="") as file:
-        csv.writer(file).writerows([("path", "caption"), *rows])
+        csv.writer(file).writerows([("path", "patient", "caption"), *rows])
     return path
 
 
@@ -136,14 +155,14 @@ def agreement(asked: Sequence[Asked], paths: Sequence[Path], judge: Classifier) 
         for label, group in one.named:
             others = [column[name] for name in group]
             right = p[column[label]] == p[others].max() if len(group) > 1 else p[column[label]] > 0.5
-            told.setdefault(label, []).append((float(right), one.record.path))
-            told.setdefault("all", []).append((float(right), one.record.path))
+            for key in (label, "all"):
+                told.setdefault(key, []).append((float(right), one.record.patient or one.record.path))
     return {label: interval(*zip(*some, strict=True)) for label, some in told.items()}
 
 
 def shown(count: int) -> list[int]:
-    """The prompts that are shown, of ``count``."""
-    return [int(k) for k in np.linspace(0, count - 1, min(SHOWN, count))]
+    """The prompts that are shown, of ``count``: whole rows of 8."""
+    return [int(k) for k in np.linspace(0, count - 1, min(SHOWN, count) // 8 * 8)]
 
 
 def sheet(asked: Sequence[Asked], paths: Sequence[Path], path: Path) -> None:
@@ -152,7 +171,7 @@ def sheet(asked: Sequence[Asked], paths: Sequence[Path], path: Path) -> None:
     for k in shown(len(asked)):
         pair = [read(source).unit() for source in (asked[k].record.path, paths[k])]
         tiles.append(np.concatenate([tile(view) for view in pair]))
-    rows = [np.concatenate(tiles[i : i + 8], axis=1) for i in range(0, len(tiles) - len(tiles) % 8, 8)]
+    rows = [np.concatenate(tiles[i : i + 8], axis=1) for i in range(0, len(tiles), 8)]
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.concatenate(rows)).save(path, quality=85)
 
@@ -243,9 +262,9 @@ def main() -> None:
     other = [r for r in records if r.split == "train"]
     other = [other[k] for k in np.random.default_rng(1).permutation(len(other))[: len(asked)]]
     like = likeness(
-        listed(o.work / "real.csv", [(r.path, "") for r in test]),
-        listed(o.work / "drawn.csv", [(str(p.absolute()), a.words) for p, a in zip(paths, asked, strict=True)]),
-        listed(o.work / "near.csv", [(r.path, "") for r in other]),
+        listed(o.work / "real.csv", [(r.path, r.patient, "") for r in test]),
+        listed(o.work / "drawn.csv", [(str(p.absolute()), str(k), asked[k].words) for k, p in enumerate(paths)]),
+        listed(o.work / "near.csv", [(r.path, r.patient, "") for r in other]),
         o.work / "like",
         o.work / "judge",
     )
