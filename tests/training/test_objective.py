@@ -93,6 +93,17 @@ def test_a_share_of_samples_is_seen_without_noise_whatever_its_time():
     assert (times.min(), times.max()) == (100, 199)
 
 
+def test_places_that_change_count_more_and_only_in_pairs():
+    before = torch.zeros(2, 3, 8, 8)
+    after = before.clone()
+    after[:, 1, 4, 4] = 1.0
+    weight = objective.where_changed(before, after, torch.tensor([True, False]), 4.0)
+    assert weight.shape == (2, 1, 8, 8) and weight[1].eq(1).all()
+    assert weight[0].eq(4).sum() == 9 and weight[0, 0, 3:6, 3:6].eq(4).all() and weight[0].eq(1).sum() == 55
+    plain = objective.error(after, before, "l2").tolist()
+    assert objective.error(after, before, "l2", weight).tolist() == pytest.approx([4 * plain[0], plain[1]])
+
+
 def test_the_error_after_counts_in_units_of_the_noise_but_for_little_noise():
     clean, after = torch.zeros(3, 1, 2, 2), torch.ones(3, 1, 2, 2)
     level = torch.tensor([0.01, 0.35, 0.7])

@@ -109,7 +109,8 @@ class Objective(Strict):
     both stay. ``min_snr`` is the gamma of Hang et al. 2023 (5 is usual). ``times`` are drawn evenly, or logit-normally
     as for Stable Diffusion 3, and moved towards noise by ``shift``. ``seen`` is the share of pairs (``data.before``) shown
     WITHOUT noise, of which the network is asked for the image after: what goes is seen, and one evaluation then removes it, as
-    the last passes of the method ``instruct`` ask.
+    the last passes of the method ``instruct`` ask. ``changed`` is how much more the places count where the images of a pair
+    differ: they are few, and unweighted they are learned last.
     """
 
     prediction: Literal["epsilon", "v_prediction", "sample"] | None = None
@@ -119,6 +120,7 @@ class Objective(Strict):
     times: Literal["uniform", "logit_normal"] = "uniform"
     shift: float = Field(default=1.0, gt=0)
     seen: float = Field(default=0, ge=0, le=1)
+    changed: float = Field(default=1.0, ge=1)
 
     @model_validator(mode="after")
     def _fits(self) -> Objective:

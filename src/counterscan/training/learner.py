@@ -62,12 +62,22 @@ class Denoiser(nn.Module):
         signal, level = backbone.schedule.coefficients(t)
         shown = torch.where(seen.view(-1, 1, 1, 1), column(signal, z) * before, add_noise(z, noise, signal, level))
         prediction = backbone.predict(shown, t, words.beside(before))
-        after = objective.error_after(prediction.clean, z, level, self.settings.loss)
-        return torch.where(seen, after, self._error(prediction, z, noise, signal, level))
+        weight = objective.where_changed(before, z, batch.paired, self.settings.changed)
+        after = objective.error_after(prediction.clean, z, level, self.settings.loss, weight)
+        return torch.where(seen, after, self._error(prediction, z, noise, signal, level, weight))
 
-    def _error(self, prediction: Prediction, z: Tensor, noise: Tensor, signal: Tensor, level: Tensor) -> Tensor:
+    def _error(
+        self,
+        prediction: Prediction,
+        z: Tensor,
+        noise: Tensor,
+        signal: Tensor,
+        level: Tensor,
+        weight: Tensor | float = 1.0,
+    ) -> Tensor:
         target = training_target(z, noise, self.kind, signal, level)
-        error = objective.error(objective.answer(prediction, self.kind, signal, level), target, self.settings.loss)
+        answer = objective.answer(prediction, self.kind, signal, level)
+        error = objective.error(answer, target, self.settings.loss, weight)
         return error * objective.weights(self.kind, signal, level, self.settings.min_snr)
 
     def condition(self, captions: Sequence[str]) -> Condition:

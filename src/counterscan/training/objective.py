@@ -29,6 +29,7 @@ def times(quantile: Tensor, objective: Objective, steps: int) -> Tensor:
 
 SEEN_TIMES = 0.1, 0.2  # of the chain: where images without noise are shown, around the passes of the method instruct
 LEAST_NOISE = 0.35
+LEAST_CHANGE = 0.25  # of a latent, whose variance is 1
 
 
 def seen(quantile: Tensor, share: float) -> Tensor:
@@ -42,14 +43,21 @@ def seen_times(quantile: Tensor, steps: int) -> Tensor:
     return ((low + (high - low) * quantile) * steps).long()
 
 
-def error_after(clean: Tensor, after: Tensor, level: Tensor, loss: str) -> Tensor:
+def where_changed(before: Tensor, after: Tensor, paired: Tensor, weight: float) -> Tensor:
+    """``weight`` (B, 1, h, w) at the places where the latents of a pair differ, and next to them; 1 elsewhere."""
+    differs = ((after - before).abs().amax(1, keepdim=True) > LEAST_CHANGE).float()
+    near = torch.nn.functional.max_pool2d(differs, 3, stride=1, padding=1)
+    return 1 + (weight - 1) * near * column(paired.to(near), near)
+
+
+def error_after(clean: Tensor, after: Tensor, level: Tensor, loss: str, weight: Tensor | float = 1.0) -> Tensor:
     """The error (B,) of the clean image where the network was shown another one without noise.
 
     In units of the noise ``level`` (B,) that belongs to the time, as the v-prediction error is; from an image to its twin the v
     that is asked for grows without bound as the level falls, so it counts as :data:`LEAST_NOISE` at least.
     """
     unit = column(level.clamp(min=LEAST_NOISE), clean)
-    return error(clean / unit, after / unit, loss)
+    return error(clean / unit, after / unit, loss, weight)
 
 
 def answer(prediction: Prediction, kind: PredictionType, signal: Tensor, level: Tensor) -> Tensor:
@@ -74,14 +82,15 @@ def weights(kind: PredictionType, signal: Tensor, level: Tensor, gamma: float | 
     return kept / (snr + 1) if kind == "v_prediction" else kept
 
 
-def error(output: Tensor, target: Tensor, loss: str) -> Tensor:
-    """The mean error of each row (B,): squared, absolute, or Huber's with a corner at 0.1."""
+def error(output: Tensor, target: Tensor, loss: str, weight: Tensor | float = 1.0) -> Tensor:
+    """The mean error of each row (B,), places weighted: squared, absolute, or Huber's with a corner at 0.1."""
     if loss == "l1":
-        return (output - target).abs().flatten(1).mean(1)
-    if loss == "huber":
-        per_value = torch.nn.functional.huber_loss(output, target, reduction="none", delta=0.1)
-        return per_value.flatten(1).mean(1)
-    return (output - target).square().flatten(1).mean(1)
+        each = (output - target).abs()
+    elif loss == "huber":
+        each = torch.nn.functional.huber_loss(output, target, reduction="none", delta=0.1)
+    else:
+        each = (output - target).square()
+    return (each * weight).flatten(1).mean(1)
 
 
 def structural(x: Tensor, y: Tensor) -> Tensor:
