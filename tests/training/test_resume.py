@@ -15,10 +15,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.models import tiny
 from tests.training.small import config, config_file
 
+import counterscan
 from counterscan.errors import DataError, WordsError, WorkError
 from counterscan.training import state
+from counterscan.training.cache import of_autoencoder
 from counterscan.training.session import Session
 from counterscan.training.trainer import train
 
@@ -177,3 +180,16 @@ def test_latents_of_other_images_are_made_anew(tmp_path):
     (tmp_path / "data/images/0.png").write_bytes((tmp_path / "data/images/1.png").read_bytes())
     train(config(tmp_path, steps=3))
     assert kept < {path.name for path in (first.folder / "latents").iterdir()}
+
+
+def test_latents_belong_to_the_autoencoder_and_not_to_the_denoiser(tmp_path):
+    backbone = counterscan.load(tiny(tmp_path / "m"))
+    before = of_autoencoder(backbone)
+    with torch.no_grad():
+        next(backbone.unet.parameters()).add_(1)
+    assert of_autoencoder(backbone) == before
+    backbone.vae.register_to_config(scaling_factor=0.5)
+    rescaled = of_autoencoder(backbone)
+    with torch.no_grad():
+        next(backbone.vae.parameters()).add_(1)
+    assert len({before, rescaled, of_autoencoder(backbone)}) == 3

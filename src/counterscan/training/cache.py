@@ -92,7 +92,7 @@ class Latents:
 
 def key(corpus: Corpus, backbone: Any, mirror: bool) -> str:
     """A name that changes with the autoencoder, the image size, the list of images, or any of their files."""
-    digest = hashlib.sha256(f"{backbone.fingerprint} {backbone.resolution} {backbone.channels} {mirror} ".encode())
+    digest = hashlib.sha256(f"{of_autoencoder(backbone)} {backbone.resolution} {backbone.channels} {mirror} ".encode())
     for path in dict.fromkeys(path for paths in corpus.files for path in paths):
         try:
             facts = path.stat()
@@ -100,6 +100,16 @@ def key(corpus: Corpus, backbone: Any, mirror: bool) -> str:
         except OSError:
             digest.update(f"{path}: absent\n".encode())
     return digest.hexdigest()[:16]
+
+
+def of_autoencoder(backbone: Any) -> str:
+    """The digest of what makes latents: the autoencoder's weights and settings. Whatever else of the model may change."""
+    vae = backbone.vae
+    settings = {name: value for name, value in vae.config.items() if not name.startswith("_")}
+    digest = hashlib.sha256(repr(sorted(settings.items())).encode())
+    for name, value in sorted(vae.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _write(path: Path, array: np.ndarray) -> None:
