@@ -13,7 +13,7 @@ import ast
 import json
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -225,13 +225,16 @@ def models() -> Iterator[Page]:
         training = card.get("training", {})
         commands = training.get("command", [])
         lines = "\n".join([commands] if isinstance(commands, str) else commands)
+        whole = lines.startswith("counterscan ")  # made by the trainer, not by stages of its own
+        made = "Made by:" if whole else f"Stages of `python -m counterscan.training.{subject(name)}`:"
+        known = joined("## Findings it knows by name", bullets(card["findings"])) if card["findings"] else ""
         rows += [(key, card[key]) for key in ("license", "credit") if card.get(key)]
         text = joined(
             f"# `{name}`", str(training.get("note", "")), table(("", ""), rows),
-            "## Findings it knows by name", bullets(card["findings"]),
+            known,
             "## What it learned from", str(training.get("data", "")),
-            joined(f"Stages of `python -m counterscan.training.{subject(name)}`:", code(lines)) if lines else "",
-            scores(card.get("scores", {})), use_model(name, card["findings"][0]),
+            joined(made, code(lines)) if lines else "",
+            scores(card.get("scores", {})), use_model(name, card["template"], card["findings"]),
         )  # fmt: skip
         yield Page("Built-in models", name, f"reference/models/{name}.md", text)
     for path in sorted((SOURCE / "models").glob("*/classifier.json")):
@@ -257,9 +260,10 @@ def subject(name: str) -> str:
     return name.partition("-")[0]
 
 
-def use_model(name: str, finding: str) -> str:
-    """How a built-in model is run."""
-    lines = f'counterscan models show {name}\ncounterscan edit {subject(name)}.png --remove "{finding}" --model {name} -o out'
+def use_model(name: str, template: str, findings: Sequence[str]) -> str:
+    """How a built-in model is run: an edit of a finding that it knows, or an image of its words."""
+    edit = f'edit {subject(name)}.png --remove "{findings[0]}"' if findings else f'generate "{template}"'
+    lines = f"counterscan models show {name}\ncounterscan {edit} --model {name} -o out"
     return joined("## Use", code(lines, "sh"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -33,7 +34,7 @@ def list_models(as_json: AsJson = False) -> None:
 
     cards = [asdict(card) for name in names() if (card := Card.read(locate(name)))]
     known = [facts for name in judges() if (facts := _classifier(name))]
-    lines = [_line(card, card["resolution"], f"{len(card['findings'])} findings") for card in cards]
+    lines = [_line(card, card["resolution"], _known(card["findings"])) for card in cards]
     lines += [_line(facts, facts["size"], f"{len(facts['labels'])} labels, a classifier") for facts in known]
     emit({"models": cards, "classifiers": known}, as_json, "\n".join(lines) or "no built-in models")
 
@@ -41,6 +42,10 @@ def list_models(as_json: AsJson = False) -> None:
 def _line(card: dict[str, Any], side: int, knows: str) -> str:
     scores = "".join(f", {key} {value:.3g}" for key, value in card["scores"].items() if isinstance(value, int | float))
     return f"{card['name']:18} {side} px, {knows}{scores}"
+
+
+def _known(findings: Sequence[str]) -> str:
+    return f"{len(findings)} finding{'s' * (len(findings) != 1)}" if findings else "any words"
 
 
 def _classifier(model: str) -> dict[str, Any] | None:
