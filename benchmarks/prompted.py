@@ -1,8 +1,8 @@
-r"""``docs/gi.md`` and ``docs/brain-t1c.md``, each in one command: does a model draw what real images' prompts ask for?
+r"""A page in one command: does a model draw what real images' prompts ask for?
 
-    python benchmarks/prompted.py gi.csv --model gi --work WORK -o docs/gi.md \
+    python benchmarks/prompted.py gi.csv --model runs/gi --work WORK -o gi.md \
         --labels "polyp, instrument, ulcerative colitis, oesophagitis" --remove polyp
-    python benchmarks/prompted.py brain.csv --model brain-t1c --test val --work WORK -o docs/brain-t1c.md \
+    python benchmarks/prompted.py brain.csv --model runs/brain-t1c --test val --work WORK -o brain-t1c.md \
         --labels "meningioma|glioma|pituitary tumour, image left|midline|image right, upper third|middle third|lower third"
 
 A classifier learns the labels from the train split: columns of the manifest, or words of its captions; of alternatives, joined
@@ -276,7 +276,7 @@ def main() -> None:
     maps = removed(o, o.work / "judge", figures) if o.remove else ""
     words = "\n".join(f"{k + 1}. {asked[i].words}" for k, i in enumerate(shown(len(asked))))
     o.page.write_text(
-        f"""# The built-in model `{backbone.card.name}`
+        f"""# The model `{backbone.card.name}`
 
 Written by `benchmarks/prompted.py`. In brackets: 95 %. Images are synthetic. Not for diagnosis.
 
