@@ -123,7 +123,8 @@ def pairs(
     The records' paths are whole ones. ``DataError`` where the ``manifest`` has too little to paste, no room for it, or an image
     or mask that cannot be read.
     """
-    rng, out = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
+    out: list[list[Record]] = []
     without, outlined = material(manifest, records, finding)
     folder.mkdir(parents=True, exist_ok=True)
     for _ in range(ATTEMPTS * count):
