@@ -25,15 +25,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from nih_report import table
 from PIL import Image
 
 import counterscan
-from counterscan import load
+from counterscan import generation, load
 from counterscan.data import manifest as manifests
 from counterscan.evaluate.attribution import attribution
 from counterscan.evaluate.fidelity import fidelity
 from counterscan.evaluate.page import cell
-from counterscan.generation import edited, in_parts, sample
 from counterscan.imaging import fit, from_array, read, write
 from counterscan.language.captions import mentions
 from counterscan.metrics.intervals import interval
@@ -106,18 +106,6 @@ def judge_of(
     return model, dict(model.facts["scores"])
 
 
-def pictures(
-    backbone: Any, prompts: list[str], noise: list[torch.Generator], steps: int, guidance: float
-) -> torch.Tensor:
-    """What ``counterscan generate`` makes of the prompts, (B, C, H, W)."""
-    parts = [in_parts(backbone, words) for words in prompts]
-    images = sample(backbone, [words for words, _ in parts], noise, steps=steps, guidance=guidance)
-    for i, (_, edits) in enumerate(parts):
-        for change in edits:
-            images[i : i + 1] = edited(backbone, images[i : i + 1], change, noise[i : i + 1])
-    return images
-
-
 def drawn(asked: Sequence[Asked], backbone: Any, folder: Path, steps: int, guidance: float) -> list[Path]:
     """An image a prompt; those of the same model, prompts and settings that are there are kept."""
     told = repr((backbone.fingerprint, backbone.card.method_settings, [a.words for a in asked], steps, guidance))
@@ -128,7 +116,7 @@ def drawn(asked: Sequence[Asked], backbone: Any, folder: Path, steps: int, guida
     for start in range(0, len(missing), BATCH):
         some = missing[start : start + BATCH]
         noise = [torch.Generator().manual_seed(k) for k in some]
-        images = pictures(backbone, [asked[k].words for k in some], noise, steps, guidance)
+        images = generation.drawn(backbone, [asked[k].words for k in some], noise, steps=steps, guidance=guidance)
         for k, image in zip(some, images, strict=True):
             pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
             note = {"prompt": asked[k].words, "model": backbone.card.name}
@@ -211,12 +199,6 @@ def removed(o: argparse.Namespace, judge: Path, figures: Path) -> str:
     bullets = "".join(f"- {note}\n" for note in [*notes, *told["warnings"]])
     title = f"## {finding.capitalize()} removed\n\n{table(head, lines)}\nFalse alarms were asked to be 5 %."
     return f"{title}\n\n{bullets}\n{shown}\n"
-
-
-def table(head: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
-    """A table in Markdown."""
-    rows = [head, ["---"] * len(head), *([cell(value) for value in line] for line in lines)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
 
 
 def likeness(real: Path, generated: Path, near: Path, folder: Path, judge: Path) -> str:

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from counterscan import load
-from counterscan.generation import edited, in_parts, sample
+from counterscan.generation import drawn, sample
 from counterscan.language.phrase import phrase, prompt
 from counterscan.metrics.intervals import interval
 from counterscan.robustness.classifier import Classifier
@@ -47,12 +47,7 @@ def answers(backbone: Any, prompts: list[str], way: str, steps: int, guidance: f
     generators = [torch.Generator().manual_seed(first + i) for i in range(len(prompts))]
     if way == "noise":
         return sample(backbone, prompts, generators, steps=steps, guidance=guidance)
-    parts = [in_parts(backbone, words) for words in prompts]
-    images = sample(backbone, [words for words, _ in parts], generators, steps=steps, guidance=guidance)
-    for i, (_, edits) in enumerate(parts):
-        for change in edits:
-            images[i : i + 1] = edited(backbone, images[i : i + 1], change, generators[i : i + 1])
-    return images
+    return drawn(backbone, prompts, generators, steps=steps, guidance=guidance)
 
 
 def agreement(

@@ -97,6 +97,18 @@ def in_parts(backbone: Backbone, prompt: str) -> tuple[str, list[Edit]]:
     return words or backbone.card.template, gone + [resolve(add=[texts[m]], card=backbone.card) for m in named]
 
 
+def drawn(
+    backbone: Backbone, prompts: Sequence[str], generators: Sequence[torch.Generator], *, steps: int, guidance: float
+) -> Tensor:
+    """What :func:`generate` makes of one prompt a generator: images (B, C, H, W) float32 in [0, 1]."""
+    parts = [in_parts(backbone, words) for words in prompts]
+    images = sample(backbone, [words for words, _ in parts], generators, steps=steps, guidance=guidance)
+    for i, (_, edits) in enumerate(parts):
+        for change in edits:
+            images[i : i + 1] = edited(backbone, images[i : i + 1], change, generators[i : i + 1])
+    return images
+
+
 def edited(
     backbone: Backbone,
     images: Tensor,

@@ -8,7 +8,6 @@ import torch
 
 from counterscan.training.captions import Row
 from counterscan.training.denoiser import (
-    CLEAN,
     Batch,
     Corpus,
     DenoiserSettings,
@@ -20,6 +19,7 @@ from counterscan.training.denoiser import (
     pairs,
     questions,
 )
+from counterscan.training.objective import SEEN_TIMES
 
 ROWS = [Row("chest", (("pacemaker", "left", None, None),), ()), Row("chest", (), ("pacemaker",)), Row("chest", (), ())]
 
@@ -160,7 +160,7 @@ def test_plain_samples_lean_to_noise_and_seen_ones_are_shown_at_low_times():
     assert not seen.any()
     z, t, seen = asked(True, False, seen=1.0, partway=0.0)
     assert seen.all()
-    assert (t.min() >= 1000 * CLEAN[0], t.max() < 1000 * CLEAN[1]) == (True, True)
+    assert (t.min() >= 1000 * SEEN_TIMES[0], t.max() < 1000 * SEEN_TIMES[1]) == (True, True)
     assert (z == 0).all()
     assert asked(True, False, most=0.5, seen=0.0)[1].max() < 500
 

@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from counterscan.training.objective import edges
+
 
 @dataclass(frozen=True)
 class AutoencoderSettings:
@@ -34,8 +36,7 @@ class AutoencoderSettings:
 def loss(reconstruction: Tensor, image: Tensor) -> Tensor:
     """L1 of intensities plus L1 of horizontal and vertical differences, both (B, C, H, W) -> scalar."""
     residual = reconstruction - image
-    across, down = residual.diff(dim=-1).abs().mean(), residual.diff(dim=-2).abs().mean()
-    return residual.abs().mean() + across + down + 2 * residual.square().mean()
+    return residual.abs().mean() + edges(residual).mean() + 2 * residual.square().mean()
 
 
 def crops(images: list[NDArray[np.uint8]], settings: AutoencoderSettings, rng: np.random.Generator) -> Tensor:

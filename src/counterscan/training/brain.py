@@ -35,7 +35,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from counterscan.training.autoencoder import cosine
-from counterscan.training.denoiser import CLEAN, change_weight, clean_error, with_average
+from counterscan.training.denoiser import change_weight, clean_error, with_average
+from counterscan.training.objective import SEEN_TIMES
 from counterscan.training.shipping import copy_as_half
 
 CLASSES = ("no lesion", "lesion", "")
@@ -127,7 +128,9 @@ def batch(pairs: NDArray[np.uint8], settings: BrainSettings, rng: np.random.Gene
     share = (rng.permutation(size) + rng.random(size)) / size  # stratified: every batch covers the chain
     low = rng.random(size) >= settings.anywhere
     still = ~nothing & (rng.random(size) < settings.still)
-    times = np.where(still, CLEAN[0] + (CLEAN[1] - CLEAN[0]) * share, np.where(low, settings.depth * share, share))
+    times = np.where(
+        still, SEEN_TIMES[0] + (SEEN_TIMES[1] - SEEN_TIMES[0]) * share, np.where(low, settings.depth * share, share)
+    )
     if not settings.twins:
         times, still = share, np.zeros(size, bool)
     weight = [change_weight(pair.astype(np.float16)) for pair in images]

@@ -54,8 +54,9 @@ def listed_images(finding: str, n: int, manifest: Path) -> list[Any]:
     """Train images of a manifest that are labelled without ``finding``."""
     from counterscan.data.manifest import read, resolve
     from counterscan.training.corpus import finding_name
+    from counterscan.training.paste import BEFORE
 
-    known = [row for row in read(manifest) if row.split == "train" and not row.contrasts.get("before")]
+    known = [row for row in read(manifest) if row.split == "train" and BEFORE not in row.contrasts]
     rows = [row for row in known if {finding_name(k): v for k, v in row.findings.items()}.get(finding) == 0]
     if len(rows) < n:
         raise DataError(f"{manifest}: {len(rows)} train rows are labelled without {finding}, {n} are asked for")

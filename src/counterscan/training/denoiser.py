@@ -29,10 +29,9 @@ from torch import Tensor, nn
 
 from counterscan.training.autoencoder import cosine
 from counterscan.training.captions import DEVICES, CaptionSettings, Row, caption, twin_caption
+from counterscan.training.objective import LEAST_NOISE, differing, seen_times
 from counterscan.training.words import teach, tokens_of
 
-LEAST_NOISE = 0.35
-CLEAN = 0.1, 0.2  # of the chain: times at which images without noise are shown
 IN_CROPS = 0.5  # of the chain: with more noise than this, a crop cannot tell where something is to be added
 HARD = frozenset((*DEVICES, "lung nodule", "pneumothorax", "atelectasis"))  # small or faint: learned last
 
@@ -218,8 +217,7 @@ def change_weight(family: NDArray[np.float16], energy: float = 0.04, least: floa
     """
     every = torch.from_numpy(family.astype(np.float32))
     difference = every[1:] - every[:1]
-    changed = (difference.abs().amax(1, keepdim=True) > 0.25).float()
-    changed = nn.functional.max_pool2d(changed, 3, stride=1, padding=1)
+    changed = differing(difference)
     mean = difference.square().mean(dim=(1, 2, 3), keepdim=True)
     weight = 1 + changed * ((energy / mean.clamp(min=1e-6)).clamp(least, most) - 1)
     return torch.cat([weight, torch.ones(1, *weight.shape[1:])]).amax(0)
@@ -238,7 +236,7 @@ def questions(
     share = settings.seen + batch.adds * (settings.seen_additions - settings.seen)
     seen = batch.paired & (kind < share)
     noisy = most * settings.shift * u / (1 + (settings.shift - 1) * u)
-    t = (torch.where(seen, CLEAN[0] + (CLEAN[1] - CLEAN[0]) * u, noisy) * steps).long().clamp(max=steps - 1)
+    t = torch.where(seen, seen_times(u, steps), (noisy * steps).long()).clamp(max=steps - 1)
     done = torch.where(seen, done * (batch.adds | (chance < settings.partway)), torch.ones(size))
     return replace(batch, z=batch.z.lerp(batch.target, done.view(-1, 1, 1, 1))), t, seen
 

@@ -43,10 +43,15 @@ def seen_times(quantile: Tensor, steps: int) -> Tensor:
     return ((low + (high - low) * quantile) * steps).long()
 
 
+def differing(change: Tensor) -> Tensor:
+    """1 at the places of a ``change`` of latents (B, c, h, w) that can be told from noise, and next to them, (B, 1, h, w)."""
+    differs = (change.abs().amax(1, keepdim=True) > LEAST_CHANGE).float()
+    return torch.nn.functional.max_pool2d(differs, 3, stride=1, padding=1)
+
+
 def where_changed(before: Tensor, after: Tensor, paired: Tensor, weight: float) -> Tensor:
     """``weight`` (B, 1, h, w) at the places where the latents of a pair differ, and next to them; 1 elsewhere."""
-    differs = ((after - before).abs().amax(1, keepdim=True) > LEAST_CHANGE).float()
-    near = torch.nn.functional.max_pool2d(differs, 3, stride=1, padding=1)
+    near = differing(after - before)
     return 1 + (weight - 1) * near * column(paired.to(near), near)
 
 
