@@ -14,7 +14,9 @@ from tests.training.small import config
 
 import counterscan
 from counterscan.errors import CounterscanError, DataError, WordsError
+from counterscan.training.corpus import open_corpus
 from counterscan.training.session import Session
+from counterscan.training.start import start_folder
 from counterscan.training.trainer import train
 
 WEIGHTS = {
@@ -215,6 +217,26 @@ def test_a_model_from_nothing(tmp_path):
     second = train(config(tmp_path, model=str(first.folder), train=["unet", "text_encoder"]))
     assert set(counterscan.load(second.folder).card.findings) == {"pleural effusion", "pacemaker"}
     assert np.isfinite(image_of(second.folder)).all()
+
+
+def test_a_model_from_nothing_knows_its_words_first(tmp_path):
+    """Taught, the embeddings that the U-Net is given of two prompts lie apart; as drawn they hardly do."""
+    small = {"resolution": 32, "vae_blocks": [8, 16], "unet_blocks": [16, 32], "unet_heads": 2, "text_hidden": 16,
+             "text_layers": 1, "text_heads": 2, "max_length": 24}  # fmt: skip
+
+    def apart(folder: Path) -> float:
+        model = counterscan.load(folder)
+        pooled = model.unet.add_embedding(model.embed(["pleural effusion", "no pleural effusion"]).tokens)
+        return float((pooled[0] - pooled[1]).norm() / pooled.norm(dim=1).mean())
+
+    def start(name: str, **settings: int) -> Path:
+        run = config(tmp_path, compact=small | settings, train=["vae"], output=str(tmp_path / name))
+        return start_folder(run, open_corpus(run.data))
+
+    taught, drawn = start("taught", taught=300), start("drawn")
+    assert apart(taught) > 2 * apart(drawn)
+    kept = {n: weights(taught, "unet")[n] for n in weights(drawn, "unet") if not n.startswith("add_embedding")}
+    assert all(torch.equal(value, weights(drawn, "unet")[n]) for n, value in kept.items())
 
 
 def test_a_pixel_model_from_nothing_learns_its_classes(tmp_path):

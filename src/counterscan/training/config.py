@@ -186,7 +186,8 @@ class Config(Strict):
     """One training run.
 
     ``model`` is where it starts: a built-in name, a folder or a hub id; or ``compact`` or ``pixel`` hold the arguments of
-    ``build`` in :mod:`counterscan.backbones.compact` or ``compact_pixel``, for a model from nothing. ``text_encoder`` (a
+    ``build`` in :mod:`counterscan.backbones.compact` or ``compact_pixel``, for a model from nothing, and of ``compact`` also
+    ``taught``: that many steps on the captions alone, before anything else, for its text encoder. ``text_encoder`` (a
     folder or a hub id) takes the place of the model's own, behind a projection that learns. ``train`` lists what else
     learns. One step takes ``batch`` images over all processes, ``micro_batch`` at a time: the result does not depend on
     how they are spread.

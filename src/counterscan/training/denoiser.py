@@ -280,10 +280,13 @@ def train(
     """Minimise :func:`loss`; ``save(unet, text_encoder)`` receives the averaged weights."""
     rng, generator = np.random.default_rng(settings.seed), torch.Generator().manual_seed(settings.seed)
     parts = nn.ModuleList([unet, text_encoder]).train()
+
+    def of_any(rng: np.random.Generator) -> str:
+        return caption(corpus.rows[int(rng.integers(len(corpus.rows)))], rng, settings.captions)
+
     reader = teach(
-        text_encoder, unet.add_embedding, tokenizer, corpus.rows, settings.captions,
-        steps=settings.word_steps, seed=settings.seed, log=log,
-    )  # fmt: skip
+        text_encoder, unet.add_embedding, tokenizer, of_any, steps=settings.word_steps, seed=settings.seed, log=log
+    )
     average = {name: p.detach().clone() for name, p in parts.named_parameters()}
     groups = [
         {"params": unet.parameters(), "scale": 1.0},

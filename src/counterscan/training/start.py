@@ -8,11 +8,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from counterscan.backbones import compact, compact_pixel, locate
 from counterscan.backbones.components import read_json
 from counterscan.errors import WordsError
 from counterscan.training.config import Config
-from counterscan.training.corpus import Corpus
+from counterscan.training.corpus import Corpus, words_of
+from counterscan.training.words import teach
 
 
 def start_folder(config: Config, corpus: Corpus) -> Path:
@@ -38,6 +41,7 @@ def build(config: Config, corpus: Corpus, folder: Path) -> None:
     """A small model that knows the findings of the corpus and, where it has a tokenizer, the words."""
     kind, builder = ("pixel", compact_pixel.build) if config.pixel is not None else ("compact", compact.build)
     settings: dict[str, Any] = dict((config.pixel if kind == "pixel" else config.compact) or {})
+    taught = int(settings.pop("taught", 0)) if kind == "compact" else 0
     known = sorted(inspect.signature(builder).parameters.keys() - {"folder"})
     unknown = sorted(settings.keys() - set(known))
     if unknown:
@@ -50,6 +54,25 @@ def build(config: Config, corpus: Corpus, folder: Path) -> None:
         builder(folder, **(own | settings))
     except (ValueError, TypeError) as error:
         raise WordsError(f"{kind}: {error}") from error
+    if taught:
+        teach_words(folder, corpus, config, taught)
+
+
+def teach_words(folder: Path, corpus: Corpus, config: Config, steps: int) -> None:
+    """Teach the folder's text encoder, and what of its U-Net pools the tokens, to tell the captions of the corpus apart."""
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers import BertModel, BertTokenizer
+
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet")
+    encoder = BertModel.from_pretrained(folder / "text_encoder", add_pooling_layer=False)
+    tokenizer = BertTokenizer.from_pretrained(folder / "tokenizer")
+
+    def of_any(rng: np.random.Generator) -> str:
+        return words_of(corpus, int(rng.integers(len(corpus))), config.data.captions, rng)
+
+    teach(encoder, unet.add_embedding, tokenizer, of_any, steps=steps, seed=config.seed)
+    encoder.save_pretrained(folder / "text_encoder")
+    unet.save_pretrained(folder / "unet")
 
 
 def words(corpus: Corpus) -> list[str]:

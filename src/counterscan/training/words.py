@@ -15,8 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from counterscan.training.captions import CaptionSettings, Row, caption
-
 
 def facts(text: str) -> set[tuple[str, str]]:
     """What a caption says: (finding, "no" | "yes" | a word of its attributes), and ("", word) for the rest of it.
@@ -63,8 +61,7 @@ def teach(
     text_encoder: Any,
     pool: nn.Module,
     tokenizer: Any,
-    rows: Sequence[Row],
-    captions: CaptionSettings,
+    draw: Callable[[np.random.Generator], str],
     *,
     steps: int,
     seed: int = 0,
@@ -74,14 +71,10 @@ def teach(
 ) -> Reader:
     """Train encoder and ``pool`` (tokens (B, L, D) -> (B, D')) in place for ``steps``; returns the reader.
 
-    With 0 steps only the reader is made.
+    ``draw`` gives a random caption. With 0 steps only the reader is made.
     """
     rng = np.random.default_rng(seed)
-
-    def draw(n: int) -> list[str]:
-        return [caption(rows[int(i)], rng, captions) for i in rng.integers(len(rows), size=n)]
-
-    labels = sorted(set().union(*(facts(text) for text in draw(4000))))
+    labels = sorted(set().union(*(facts(draw(rng)) for _ in range(4000))))
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
         width = text_encoder.config.hidden_size
@@ -91,7 +84,7 @@ def teach(
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = rate * min((step + 1) / 50, 1) * (1 - 0.95 * step / steps)
-        words = draw(batch)
+        words = [draw(rng) for _ in range(batch)]
         ids, mask = tokens_of(tokenizer, words)
         tokens = text_encoder(ids, attention_mask=mask)[0]
         value = reader.loss(tokens, pool(tokens), words)
