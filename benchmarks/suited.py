@@ -37,7 +37,9 @@ ADDED: tuple[dict[str, Any], ...] = (
     {"guidance": 4.0, "gain": 0.4},
     {"guidance": 4.0, "guided": 0.5, "gain": 0.5},
 )
-REMOVED: tuple[dict[str, Any], ...] = ({"removal_steps": 1}, {"removal_steps": 2}, {"removal_steps": 3})
+REMOVED: tuple[dict[str, Any], ...] = tuple(
+    {"removal_at": shares} for shares in ((0.1,), (0.12,), (0.15,), (0.2, 0.1), (0.15, 0.15), (0.15, 0.15, 0.15))
+)
 COLUMNS = (
     "direction",
     "finding",

@@ -2,8 +2,8 @@
 
 A model that sees the image it edits says with its edits where a finding lies far better than from noise (of chest-world's images
 from noise under the whole prompt 0.50 have the side right, which is chance, and 0.88 of edited ones:
-benchmarks/text_to_image.py). So its images are drawn in two parts: the radiograph, under the words that name no finding, and then
-every finding that the prompt denies or names, one after the other, by the model's default method.
+benchmarks/text_to_image.py). So its images are drawn in two parts: the radiograph, as one without the findings that the prompt
+tells of, and then every finding that it denies or names, one after the other, by the model's default method.
 """
 
 from __future__ import annotations
@@ -77,12 +77,14 @@ def generate(
 
 
 def in_parts(backbone: Backbone, prompt: str) -> tuple[str, list[Edit]]:
-    """The words of a prompt to draw from noise, and as edits what it says of findings: what it denies, then what it names, in
-    the order of the model's findings. A model that does not see the image, or knows no findings, draws the whole prompt.
+    """The words of a prompt to draw from noise, without any finding it tells of, and as edits what it says of these: what it
+    denies, then what it names, in the order of the model's findings. A model that does not see the image, or knows no findings,
+    draws the whole prompt.
     """
     from counterscan.backbones.base import sees_image
     from counterscan.language.captions import mentions
     from counterscan.language.phrase import phrase
+    from counterscan.language.phrase import prompt as written
     from counterscan.language.resolve import resolve
 
     known = backbone.card.findings
@@ -94,7 +96,9 @@ def in_parts(backbone: Backbone, prompt: str) -> tuple[str, list[Edit]]:
     named = sorted((m for m in told if m.present), key=lambda m: known.index(m.finding))
     texts = {m: phrase(m.finding, side=m.side, place=m.place, severity=m.severity) for m in told}
     gone = [resolve(remove=[texts[m]], card=backbone.card) for m in told if not m.present]
-    return words or backbone.card.template, gone + [resolve(add=[texts[m]], card=backbone.card) for m in named]
+    without = [phrase(finding, absent=True) for finding in dict.fromkeys(m.finding for m in told)]
+    clear = written(without, template=words or backbone.card.template)
+    return clear, gone + [resolve(add=[texts[m]], card=backbone.card) for m in named]
 
 
 def drawn(

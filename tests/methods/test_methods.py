@@ -290,21 +290,41 @@ def test_noise_free_gives_each_added_finding_its_passes(backbone: Backbone):
 
 def test_instruct_draws_what_is_added_and_takes_away_in_passes(sees: Backbone):
     settings = {"steps": {"mass": 4, "pulmonary edema": 0}, "passes": {"pulmonary edema": 2}, "guidance": {"mass": 3.0}}
-    method = methods.get("instruct", **settings, removal_steps={"pacemaker": 2})
+    method = methods.get("instruct", **settings, removal_at={"pacemaker": [0.15, 0.15], "port": [0.2, 0.1]})
     cost = []
     for changes in [
         (Change("mass", "add"),),
         (Change("pulmonary edema", "add"),),
         (),
         (Change("pacemaker", "remove"),),
+        (Change("port", "remove"), Change("mass", "remove")),
         (Change("mass", "remove"),),
     ]:
         before = sees.evaluations
         method(sees, image(), Edit("a", "b", changes), generator=torch.Generator().manual_seed(0))
         cost.append(sees.evaluations - before)
-    assert cost == [14, 3, 20, 3, 2]
+    assert cost == [14, 3, 20, 3, 4, 2]
     with pytest.raises(WordsError, match="guidance"):
         methods.get("instruct", guidance={"mass": -1.0})
+    for shares in ([], [0.1, 0], {"mass": [1.5]}):
+        with pytest.raises(WordsError, match="removal_at"):
+            methods.get("instruct", removal_at=shares)
+
+
+def test_instruct_takes_away_in_passes_down_the_chain(sees: Backbone, monkeypatch):
+    """Each pass starts from what the one before left, at its own share of the chain."""
+    asked: list[float] = []
+    predict = sees.predict
+
+    def spy(z, t, condition):
+        asked.append(float(torch.as_tensor(t).float().mean()))
+        return predict(z, t, condition)
+
+    monkeypatch.setattr(sees, "predict", spy, raising=False)
+    edit = Edit("a", "b", (Change("mass", "remove"),))
+    methods.get("instruct", removal_at=[0.2, 0.1, 0.1])(sees, image(), edit, generator=torch.Generator().manual_seed(0))
+    last = len(sees.schedule) - 1
+    assert asked == [float(int(share * last)) for share in (0.2, 0.2, 0.1, 0.1, 0.1)]
 
 
 def test_instruct_guides_early_and_goes_on_from_a_share_of_what_is_drawn(sees: Backbone):

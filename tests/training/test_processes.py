@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from tests.training.small import config, config_file
 
 import counterscan
 from counterscan.errors import WordsError
 from counterscan.training.session import need_whole
+from counterscan.training.sharding import need_shardable
 from counterscan.training.trainer import train
 
 ROOT = Path(__file__).parents[2]
@@ -64,8 +66,46 @@ def test_the_launch_files_are_accelerates_own(path):
     need_whole(told.distributed_type.value)
 
 
-def test_sharded_weights_are_refused():
-    with pytest.raises(WordsError, match="FSDP spreads the weights over processes.*MULTI_GPU"):
+@pytest.mark.skipif(sys.platform == "win32", reason="gloo")
+@pytest.mark.parametrize(
+    "changes", [{"ema": 0.9, "train": ["unet", "text_encoder"]}, {"train": "lora"}, {"train": "vae"}]
+)
+def test_two_processes_that_hold_a_part_each_learn_what_one_learns(tmp_path, changes):
+    """Whole in one process, or spread over two, or begun by two and gone on with by one: one curve, and one model."""
+    settings = {"steps": 4, "batch": 4, "micro_batch": 1, "save_every": 2, **changes}
+    train(config(tmp_path, output=str(tmp_path / "by-1"), **settings))
+    path, out = config_file(tmp_path, **settings), tmp_path / "by-2"
+    for steps in (2, 4):
+        done = launched(path, 2, out, "shard=true", f"steps={steps}")
+        assert done.returncode == 0, done.stderr[-3000:]
+    mixed = tmp_path / "mixed"
+    assert launched(path, 2, mixed, "shard=true", "steps=2").returncode == 0
+    train(config(tmp_path, output=str(mixed), **settings))
+    for other in (out, mixed):
+        curves = [
+            [list(json.loads(line).values()) for line in (o / "log.jsonl").open()] for o in (tmp_path / "by-1", other)
+        ]
+        assert len(curves[1]) == 4 and np.allclose(*curves, rtol=1e-4, atol=1e-4)
+        for file in (tmp_path / "by-1").glob("*/*.safetensors"):
+            if file.parent.name in ("unet", "vae", "text_encoder"):
+                one, two = load_file(file), load_file(other / file.parent.name / file.name)
+                assert one.keys() == two.keys()
+                # where a gradient is nothing but rounding, Adam makes a whole step of it
+                assert all(np.allclose(one[k], two[k], atol=2e-3) for k in one), file
+        assert counterscan.load(other).card.training["steps"] == 4
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"samples": {"prompts": ["a"]}}, {"train": "token"}, {"optimizer": {"name": "adamw8bit"}}],
+)
+def test_what_cannot_be_sharded(tmp_path, changes):
+    with pytest.raises(WordsError, match="shard"):
+        need_shardable(config(tmp_path, shard=True, **changes))
+
+
+def test_launchers_do_not_spread_the_weights_themselves():
+    with pytest.raises(WordsError, match="FSDP is not how.*shard: true"):
         need_whole("FSDP")
 
 

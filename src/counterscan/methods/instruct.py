@@ -17,14 +17,16 @@ An added change that names a side or a zone keeps to it but for the last pass; f
 Needs a model that sees the image (``StableDiffusionInstructPix2PixPipeline``, as the built-in `chest-world`); others are refused
 before any work.
 
-Cost: 3k + 1 + passes evaluations (k = steps * depth; 2 a step with guidance 1), or 1 + removal_steps for an edit that only
-removes. A null edit is exact.
+Cost: 3k + 1 + passes evaluations (k = steps * depth; 2 a step with guidance 1); for an edit that only removes, one for each of
+``removal_at`` and one for each level among them. A null edit is exact.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, ClassVar
 
 import torch
@@ -38,7 +40,8 @@ from counterscan.methods.noise_free import most, only_removes, passes, places, s
 from counterscan.methods.prompts import check_settings, ticker
 from counterscan.types import Condition, Edit
 
-SHARE = 0.15  # of the chain: the timestep at which a pass without noise is made
+SHARE = 0.15  # of the chain: the timestep at which a pass without noise is usually made
+Shares = float | Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -47,30 +50,32 @@ class Instruct:
     on from the share ``gain`` of what was drawn; with 0 steps nothing is drawn, which suits what can lie in one place only, and
     with 0 passes what was drawn is the answer.
     Below the share ``guided`` of the chain the guidance is 1: early it decides what is drawn and where, late it makes what is
-    large too bright (guidance in an interval, Kynkäänniemi et al. 2024). ``removal_steps`` passes where something is only
-    removed. All these but ``depth`` are one number, or one of each finding (others: 6, 2, 1, 1, 0 and 1). Of the change that
-    comes of it the share ``strength`` is made.
+    large too bright (guidance in an interval, Kynkäänniemi et al. 2024). Where something is only removed, a pass is made at
+    each of the shares ``removal_at`` of the chain in turn: a higher one takes away more, and more than was asked. All these but
+    ``depth`` are one value, or one of each finding (others: 6, 2, 1, 0, 1 and 0.15). Of the change that comes of it the share
+    ``strength`` is made.
     """
 
     steps: int | Mapping[str, int] = 6
     depth: float = 1.0
     guidance: float | Mapping[str, float] = 2.0
     passes: int | Mapping[str, int] = 1
-    removal_steps: int | Mapping[str, int] = 1
     strength: float = 1.0
     guided: float | Mapping[str, float] = 0.0
     gain: float | Mapping[str, float] = 1.0
+    removal_at: Shares | Mapping[str, Shares] = SHARE
     name: ClassVar[str] = "instruct"
 
     def __post_init__(self) -> None:
-        may_be_none = [steps or 1 for steps in (*_each(self.steps), *_each(self.passes))]
-        for steps in (*may_be_none, *_each(self.removal_steps)):
+        for steps in (*_each(self.steps), *_each(self.passes)):
             for weight in _each(self.guidance):
-                check_settings(self.name, steps, self.depth, weight)
+                check_settings(self.name, steps or 1, self.depth, weight)  # 0 is none
         if not all(0 <= share <= 1 for share in _each(self.guided)):
             raise WordsError(f"{self.name}: guided is a share of the chain, 0 to 1, got {self.guided}")
         if not all(0 <= gain <= 10 for gain in _each(self.gain)):
             raise WordsError(f"{self.name}: gain is a factor, 0 to 10, got {self.gain}")
+        if not all(shares and all(0 < share <= 1 for share in shares) for shares in map(_row, _each(self.removal_at))):
+            raise WordsError(f"{self.name}: removal_at holds shares of the chain above 0, to 1, got {self.removal_at}")
 
     @torch.no_grad()
     def __call__(
@@ -87,10 +92,11 @@ class Instruct:
             raise WordsError(
                 f"instruct needs a model that sees the image, and {backbone.card.name} does not; use flow-edit"
             )
-        steps = 0 if only_removes(edit) or edit.is_null else most(self.steps, edit, 6)
-        last = most(self.removal_steps if only_removes(edit) else self.passes, edit, 1)
+        removes = only_removes(edit)
+        steps = 0 if removes or edit.is_null else most(self.steps, edit, 6)
+        shares = self._removal(edit) if removes else [SHARE] * most(self.passes, edit, 1)
         times = backbone.schedule.timesteps(steps, self.depth).tolist() if steps else []
-        tick = ticker(progress, last + len(times))
+        tick = ticker(progress, len(shares) + len(times))
         z = backbone.encode(image)
         source, target = seen(backbone, z, edit)
         begin, end = places(edit, z)
@@ -102,13 +108,25 @@ class Instruct:
             weights = [guidance if t >= least else 1.0 for t in times]
             answer = drawn(backbone, z, noise, source, target, weights, times, begin, tick)
             change = most(self.gain, edit, 1.0) * (answer - z)
-        if last:
-            change = passes(backbone, z, change, source, target, SHARE, [begin] * (last - 1) + [end], 1.0, tick)
+        masks = [*[begin] * (len(shares) - 1), end][: len(shares)]
+        for share, together in groupby(zip(shares, masks, strict=True), key=itemgetter(0)):
+            change = passes(backbone, z, change, source, target, share, [mask for _, mask in together], 1.0, tick)
         return backbone.decode(z + self.strength * change)
+
+    def _removal(self, edit: Edit) -> Sequence[float]:
+        """The passes of the finding that needs most of them."""
+        if not isinstance(self.removal_at, Mapping):
+            return _row(self.removal_at)
+        asked = [_row(self.removal_at.get(change.finding, SHARE)) for change in edit.changes]
+        return max(asked, key=lambda shares: (len(shares), max(shares)), default=[SHARE])
 
 
 def _each(given: Any) -> list[Any]:
     return [*given.values()] if isinstance(given, Mapping) else [given]
+
+
+def _row(given: Shares) -> Sequence[float]:
+    return given if isinstance(given, Sequence) else [given]
 
 
 def drawn(

@@ -190,7 +190,7 @@ class Config(Strict):
     ``taught``: that many steps on the captions alone, before anything else, for its text encoder. ``text_encoder`` (a
     folder or a hub id) takes the place of the model's own, behind a projection that learns. ``train`` lists what else
     learns. One step takes ``batch`` images over all processes, ``micro_batch`` at a time: the result does not depend on
-    how they are spread.
+    how they are spread. With ``shard`` each process holds a part of what learns (FSDP), where it does not fit into one.
     """
 
     model: str | None = None
@@ -213,6 +213,7 @@ class Config(Strict):
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     frozen: Literal["float32", "bfloat16"] = "float32"
     checkpointing: bool = False
+    shard: bool = False
     seed: int = Field(default=0, ge=0, lt=2**32)
     save_every: int = Field(default=500, ge=1)
     samples: Samples = Samples()

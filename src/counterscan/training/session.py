@@ -26,6 +26,7 @@ from counterscan.training.learner import Batch, Denoiser, build
 from counterscan.training.objective import generator_of
 from counterscan.training.optimization import optimizer_of, schedule
 from counterscan.training.parts import Average, choose, encoders, learned, open_model
+from counterscan.training.sharding import need_shardable, shard, whole
 from counterscan.training.start import start_folder
 from counterscan.training.state import Run, pack, unpack
 from counterscan.training.validation import Judge, check, trials
@@ -95,10 +96,15 @@ class Session:
         self.learner.train()
         if self.corpus.paired:
             self._need_pairs()
+        self.sharded = config.shard and self.world > 1
+        if self.sharded:
+            need_shardable(config)
+            shard(self.learner, self.parts, self.accelerator.device)
         self.parameters = learned(self.learner)
         self.optimizer = optimizer_of(self.parameters, config.optimizer)
         self.average = Average(self.parameters, config.ema) if config.ema else None
-        self.wrapped, self.prepared = self.accelerator.prepare(self.learner, self.optimizer)
+        self.prepared = self.accelerator.prepare(self.optimizer)
+        self.wrapped = self.learner if self.sharded else self.accelerator.prepare(self.learner)
 
     @property
     def world(self) -> int:
@@ -193,13 +199,14 @@ class Session:
         for i, batch in enumerate(batches):
             last = i + 1 == len(batches)
             with nullcontext() if last else self.accelerator.no_sync(self.wrapped), drawn(self, number, i):
-                losses: Tensor = self.wrapped(batch)
+                with self.accelerator.autocast() if self.sharded else nullcontext():
+                    losses: Tensor = self.wrapped(batch)
                 # gradients are averaged over the processes, so each has to hand in its share of the sum as a mean
                 self.accelerator.backward(losses.sum() * (self.world / self.config.batch))
             total += losses.detach().sum()
         loss = float(self.accelerator.reduce(total, "sum")) / self.config.batch
         clip = self.config.optimizer.clip or math.inf
-        norm = float(self.accelerator.clip_grad_norm_(list(self.parameters.values()), clip))
+        norm = float(whole(self.accelerator.clip_grad_norm_(list(self.parameters.values()), clip)))
         if not math.isfinite(loss) or (not math.isfinite(norm) and self.config.precision != "float16"):
             what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient is {norm}"
             raise WorkError(
@@ -214,11 +221,28 @@ class Session:
 
     def save(self, step: int) -> None:
         """Write a checkpoint, in the main process."""
-        if self.accelerator.is_main_process:
+        main = self.accelerator.is_main_process
+        if main or self.sharded:
             tensors, facts = pack(self.parameters, self.average, self.optimizer)
+        if main:
             scaler = self.accelerator.scaler
             self.run.save(step, tensors, facts | {"scaler": scaler.state_dict() if scaler is not None else None})
         self.accelerator.wait_for_everyone()
+
+    @torch.no_grad()
+    def gather(self) -> None:
+        """Open the model anew in the main process, with the weights that were spread, to be saved."""
+        spread: list[dict[str, Any]] = [self.parameters, *([self.average.values] if self.average else [])]
+        weights = [{name: whole(value).cpu() for name, value in some.items()} for some in spread]
+        if not self.accelerator.is_main_process:
+            return
+        self.backbone = open_model(self.config, self.start, self.accelerator.device)
+        self.parts = choose(self.backbone, self.config)
+        self.parameters = learned(build(self.backbone, self.parts, self.config))
+        for name, parameter in self.parameters.items():
+            parameter.copy_(weights[0][name])
+        if self.average:
+            self.average.values = weights[1]
 
     def resume(self) -> int:
         """Go back to the newest checkpoint; returns its step, 0 without one."""
@@ -263,11 +287,11 @@ def accelerator_of(config: Config) -> Any:
 
 
 def need_whole(kind: str) -> None:
-    """Raises ``WordsError`` where weights would be spread over processes: a checkpoint would then hold a part of them."""
+    """Raises ``WordsError`` where a launcher would spread the weights: a checkpoint would then hold a part of them."""
     if kind in ("FSDP", "DEEPSPEED", "MEGATRON_LM", "TP"):
         raise WordsError(
-            f"accelerate: {kind} spreads the weights over processes, and the trainer keeps them whole; choose MULTI_GPU "
-            "(configs/accelerate/), and where memory is short train: lora, frozen: bfloat16, checkpointing: true"
+            f"accelerate: {kind} is not how the trainer spreads weights over processes; choose MULTI_GPU "
+            "(configs/accelerate/), and in the config shard: true"
         )
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from counterscan.errors import WordsError, WorkError
 from counterscan.training.config import Config
 from counterscan.training.parts import Average
+from counterscan.training.sharding import spread, whole
 
 KEPT = 2
 # What may change between the two halves of a run without making it another one.
@@ -34,6 +35,7 @@ FREE = {
     "credit",
     "default_method",
     "checkpointing",
+    "shard",
 }
 
 
@@ -174,7 +176,10 @@ def write_text(path: Path, text: str) -> None:
 def pack(
     parameters: dict[str, torch.nn.Parameter], average: Average | None, optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Everything that later steps depend on: tensors by name, and the optimizer's plain numbers."""
+    """Everything that later steps depend on: tensors by name, and the optimizer's plain numbers.
+
+    Where each process holds a part of the weights, all of them have to ask.
+    """
     tensors = {f"param/{n}": p.detach() for n, p in parameters.items()}
     if average is not None:
         tensors |= {f"ema/{n}": v for n, v in average.values.items()}
@@ -185,7 +190,7 @@ def pack(
                 tensors[f"optimizer/{index}/{key}"] = value
             else:
                 numbers[f"{index}/{key}"] = value
-    return {n: t.cpu().contiguous() for n, t in tensors.items()}, {"optimizer": numbers}
+    return {n: whole(t).cpu().contiguous() for n, t in tensors.items()}, {"optimizer": numbers}
 
 
 @torch.no_grad()
@@ -203,15 +208,16 @@ def unpack(
             f"the checkpoint holds {len(names)} parameters, the model trains {len(parameters)} others; name another output"
         )
     for name, parameter in parameters.items():
-        parameter.copy_(tensors[f"param/{name}"])
+        parameter.copy_(spread(tensors[f"param/{name}"], parameter))
     if average is not None:
         for name, value in average.values.items():
-            value.copy_(tensors[f"ema/{name}"])
+            value.copy_(spread(tensors[f"ema/{name}"], value))
+    owners = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for name, value in tensors.items():
         if name.startswith("optimizer/"):
             _, index, key = name.split("/")
-            state.setdefault(int(index), {})[key] = value
+            state.setdefault(int(index), {})[key] = spread(value, owners[int(index)])
     for name, number in facts["optimizer"].items():
         index, key = name.split("/")
         state.setdefault(int(index), {})[key] = number

@@ -10,6 +10,7 @@ from counterscan.training.captions import DEVICES
 # inside, and the pictures: much guidance decides that something is drawn, but makes it too bright, so what is large has none in
 # the second half, and most goes on at a part of its strength. Edema, which can lie in one place only, is not drawn. Of
 # flow-edit: by error inside against drift.
+TWICE = [0.15, 0.15]
 FLOW_EDIT = {"steps": 7, "depth": 0.57}
 INSTRUCT: dict[str, Any] = {
     "steps": {"pulmonary edema": 0},
@@ -26,7 +27,8 @@ INSTRUCT: dict[str, Any] = {
     "gain": {"atelectasis": 0.4, "consolidation": 0.5, "pleural effusion": 0.5, "lung nodule": 0.6, "cardiomegaly": 0.8}
     | {"pacemaker": 0.7, "chest port": 0.7, "ecg electrodes": 0.7, "central line": 0.8},
     "passes": {"pulmonary edema": 2, "consolidation": 2},
-    "removal_steps": {"atelectasis": 2, "lung nodule": 2, "ecg electrodes": 2},
+    "removal_at": {"atelectasis": TWICE, "lung nodule": TWICE, "ecg electrodes": [0.2, 0.1]}
+    | {"endotracheal tube": 0.12},
 }
 # On real radiographs, by what is seen and the judge's gain on a few: devices need more passes to go; "support devices" of no
 # kind are drawn nowhere, passes make lines of them; what is large comes out brighter than in the world, and every pass more so
@@ -40,7 +42,8 @@ NIH_INSTRUCT: dict[str, Any] = INSTRUCT | {
         "pleural effusion": 0,
         "cardiomegaly": 0,
     },
-    "removal_steps": INSTRUCT["removal_steps"] | dict.fromkeys(("support devices", *DEVICES), 3),
+    "removal_at": {"atelectasis": TWICE, "lung nodule": TWICE}
+    | dict.fromkeys(("support devices", *DEVICES), [0.15] * 3),
 }
 SUITED: dict[str, dict[str, dict[str, Any]]] = {
     "chest-world": {"instruct": INSTRUCT, "flow-edit": {**FLOW_EDIT, "guidance": 1.25}},

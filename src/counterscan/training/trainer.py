@@ -70,6 +70,8 @@ def _trained(session: Session) -> Result:
     if config.tracker:
         session.accelerator.init_trackers("counterscan")
     pace = _loop(session, source, first, losses)
+    if session.sharded:
+        session.gather()
     if main:
         with using(session.average, session.parameters):
             finish.save_model(
