@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 from tests.backbones import tiny
@@ -17,6 +18,9 @@ from counterscan.training.trainer import train
 
 FAMILIES = {"sdxl": tiny.sdxl, "sd3": tiny.sd3, "flux": tiny.flux, "kandinsky": tiny.kandinsky}
 DENOISER = {"sdxl": "unet", "sd3": "transformer", "flux": "transformer", "kandinsky": "unet"}
+
+
+NEW_WORD = {"train": ["token"], "token": {"word": "<x>"}, "data": {"captions": {"text": "a <x>"}}}
 
 
 def curve(folder):
@@ -46,6 +50,32 @@ def test_the_first_text_encoder_learns(tmp_path, family):
     before, after = (load_file(folder / "text_encoder/model.safetensors") for folder in (start, result.folder))
     assert any((before[key] != after[key]).any() for key in before)
     assert counterscan.load(result.folder).family == family
+
+
+@pytest.mark.parametrize(("family", "encoders"), [("sdxl", 2), ("sd3", 3), ("flux", 2)])
+def test_a_new_word_is_learned_in_every_text_encoder(tmp_path, family, encoders):
+    """In each, one row is new, begins as that of its start, and alone has moved; prompts without it mean what they did."""
+    start = FAMILIES[family](tmp_path / "model")
+    for path in start.glob("text_encoder*/config.json"):  # CLIP of old says 2, and takes the highest id for the end
+        facts = json.loads(path.read_text())
+        path.write_text(json.dumps(facts | {"eos_token_id": 2} if facts["model_type"] == "clip_text_model" else facts))
+    asked = {"captions": {"text": "radiograph with <stripe>"}}
+    result = train(config(tmp_path, train=["token"], token={"word": "<stripe>", "start": "effusion"}, data=asked))
+    names = [f"text_encoder{n}" for n in ("", "_2", "_3")[:encoders]]
+    for name in names:
+        before, after = (load_file(folder / name / "model.safetensors") for folder in (start, result.folder))
+        tables = [key for key in before if before[key].shape != after[key].shape]
+        assert tables and all((before[key] == after[key]).all() for key in before if key not in tables)
+        for key in tables:
+            assert (after[key][: len(before[key])] == before[key]).all() and len(after[key]) == len(before[key]) + 1
+    old, new = counterscan.load(start), counterscan.load(result.folder)
+    plain, word = old.embed(["pleural effusion"]), new.embed(["pleural effusion", "<stripe>", "effusion"])
+    torch.testing.assert_close(word[0].tokens, plain.tokens)
+    torch.testing.assert_close(word[0].pooled, plain.pooled)
+    assert not torch.equal(word[1].tokens, word[2].tokens)
+    ends = [json.loads(path.read_text())["eos_token_id"] for path in result.folder.glob("text_encoder*/config.json")]
+    assert 2 not in ends
+    assert new.pieces("<stripe>").count("<stripe>") >= 1
 
 
 def test_a_decoder_is_saved_with_its_prior(tmp_path):
@@ -79,7 +109,8 @@ def test_a_network_that_sees_an_image_is_shown_none_and_stays_what_it_is(tmp_pat
         ("sdxl", {"text_encoder": "x"}, "text_encoder: only a Stable Diffusion model"),
         ("kandinsky", {"train": ["vae"]}, "train: a kandinsky model has no vae"),
         ("kandinsky", {"train": ["text_encoder"]}, "train: a kandinsky model has no text_encoder"),
-        ("sdxl", {"train": ["token"], "token": {"word": "chest"}}, "train: a new word"),
+        ("kandinsky", NEW_WORD, "train: a kandinsky model draws by no words"),
+        ("sdxl", NEW_WORD | {"token": {"word": "<x>", "start": " "}}, "token.start: ' ' is no word"),
     ],
 )
 def test_what_a_family_does_not_have(tmp_path, family, changes, says):

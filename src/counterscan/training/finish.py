@@ -18,7 +18,7 @@ from counterscan.backbones.card import Card
 from counterscan.errors import WorkError
 from counterscan.training.config import Config
 from counterscan.training.corpus import Corpus
-from counterscan.training.parts import plain_state
+from counterscan.training.parts import plain_state, readers
 from counterscan.training.pictures import read_row
 from counterscan.training.shipping import sign
 from counterscan.training.state import write_text
@@ -77,7 +77,8 @@ def save_model(
         for name, module in fresh.items():
             write_component(module, out / name)
         if config.text_encoder is not None or "token" in config.train:
-            backbone.tokenizer.save_pretrained(out / "tokenizer")
+            for part, (tokenizer, _) in readers(backbone).items():
+                tokenizer.save_pretrained(out / part.replace("text_encoder", "tokenizer"))
         if "lora" in config.train:
             save_lora(parts, config, out)
         if config.objective.prediction or config.objective.zero_snr:

@@ -16,8 +16,8 @@ def optimizer_of(parameters: dict[str, nn.Parameter], settings: Optimizer) -> to
     """AdamW with one group for the text encoder and one for the rest."""
     if not parameters:
         raise ModelError("nothing is trained: no parameter of the chosen parts learns")
-    text = [p for n, p in parameters.items() if ".text_encoder." in n]
-    rest = [p for n, p in parameters.items() if ".text_encoder." not in n]
+    text = [p for n, p in parameters.items() if ".text_encoder" in n]
+    rest = [p for n, p in parameters.items() if ".text_encoder" not in n]
     groups = [{"params": g, "share": s} for g, s in ((rest, 1.0), (text, settings.text_rate)) if g]
     options: dict[str, Any] = {"lr": settings.rate, "betas": settings.betas, "weight_decay": settings.weight_decay}
     if settings.name == "adamw":

@@ -21,6 +21,19 @@ from counterscan.errors import ModelError, WordsError
 from counterscan.training.config import Config, Lora, Objective, Token
 
 
+def readers(backbone: Any) -> dict[str, tuple[Any, Any]]:
+    """The text encoders of a model that it draws by, by the name of their folder, each as (tokenizer, encoder)."""
+    if backbone.family == "kandinsky":
+        return {}  # they are its prior's, which makes an image's embedding of a prompt: the denoiser never sees words
+    names = [f"text_encoder{n}" for n in ("", "_2", "_3")]
+    if hasattr(backbone, "clip"):
+        known = [*backbone.clip, backbone.t5 or (None, None)]
+    else:
+        tokenizers = [getattr(backbone, name.replace("text_encoder", "tokenizer"), None) for name in names]
+        known = [(tokenizer, getattr(backbone, name, None)) for tokenizer, name in zip(tokenizers, names, strict=True)]
+    return {name: pair for name, pair in zip(names, known, strict=True) if None not in pair}
+
+
 def encoders(backbone: Any) -> list[tuple[Any, int]]:
     """The tokenizers of a model, and how many tokens the text encoder behind each takes; none of a model without words."""
     both = [(getattr(backbone, f"tokenizer{n}", None), getattr(backbone, f"text_encoder{n}", None)) for n in ("", "_2")]
@@ -125,7 +138,7 @@ def choose(backbone: Any, config: Config) -> dict[str, nn.Module]:
         elif part == "lora":
             parts[name] = add_lora(denoiser, config.lora, config.seed)
         elif part == "token":
-            parts["text_encoder"] = add_token(backbone, config.token)
+            parts |= add_token(backbone, config.token)
         else:
             if part not in getattr(backbone, "components", ()) or getattr(backbone, part, None) is None:
                 raise WordsError(f"train: a {backbone.family} model has no {part} to train")
@@ -187,23 +200,36 @@ class NewWords(nn.Module):
         return torch.where(place.any(-1, keepdim=True), new, self.base_layer(ids))
 
 
-def add_token(backbone: Any, token: Token) -> nn.Module:
-    """Add a word to tokenizer and text encoder; its embedding begins as that of ``token.start`` and alone learns."""
-    if backbone.family != "stable_diffusion":
-        raise WordsError(f"train: a new word is learned by a Stable Diffusion model, not by {backbone.family}")
-    tokenizer, encoder = backbone.tokenizer, backbone.text_encoder
-    start = tokenizer(token.start, add_special_tokens=False)["input_ids"]
-    if not start:
-        raise WordsError(f"token.start: {token.start!r} is no word of the model's tokenizer")
-    if tokenizer.add_tokens([token.word]) != 1:
-        raise WordsError(f"token.word: the tokenizer knows {token.word!r} already; choose another")
-    with torch.random.fork_rng(devices=[]), quiet():
-        encoder.resize_token_embeddings(max(len(tokenizer), encoder.config.vocab_size), mean_resizing=False)
-    table = encoder.get_input_embeddings()
-    new = torch.tensor([tokenizer.convert_tokens_to_ids(token.word)], device=table.weight.device)
-    first = table.weight.detach()[start].mean(0, keepdim=True)
-    encoder.set_input_embeddings(NewWords(table.requires_grad_(False), new, first))
-    return encoder
+def add_token(backbone: Any, token: Token) -> dict[str, nn.Module]:
+    """Add a word to every tokenizer and text encoder of the model (textual inversion; Gal et al. 2022, arXiv 2208.01618).
+
+    Its embeddings begin as those of ``token.start`` and alone learn. Returns the encoders by the names of their folders.
+    """
+    pairs = readers(backbone)
+    if not pairs:
+        raise WordsError(f"train: a {backbone.family} model draws by no words that could learn a new one")
+    for tokenizer, encoder in pairs.values():
+        start = tokenizer(token.start, add_special_tokens=False)["input_ids"]
+        if not start:
+            raise WordsError(f"token.start: {token.start!r} is no word of the model's tokenizer")
+        if tokenizer.add_tokens([token.word]) != 1:
+            raise WordsError(f"token.word: the tokenizer knows {token.word!r} already; choose another")
+        with torch.random.fork_rng(devices=[]), quiet():
+            encoder.resize_token_embeddings(max(len(tokenizer), encoder.config.vocab_size), mean_resizing=False)
+        table = encoder.get_input_embeddings()
+        new = torch.tensor([tokenizer.convert_tokens_to_ids(token.word)], device=table.weight.device)
+        first = table.weight.detach()[start].mean(0, keepdim=True)
+        encoder.set_input_embeddings(NewWords(table.requires_grad_(False), new, first))
+        read_its_end(encoder, tokenizer)
+    return {name: encoder for name, (_, encoder) in pairs.items()}
+
+
+def read_its_end(encoder: Any, tokenizer: Any) -> None:
+    """Let a CLIP that takes the highest id for the end of a text look for the end instead: new words have higher ones."""
+    if encoder.config.model_type == "clip_text_model" and encoder.config.eos_token_id == 2:
+        for part in (encoder.config, encoder, getattr(encoder, "text_model", encoder)):
+            if hasattr(part, "eos_token_id"):
+                part.eos_token_id = tokenizer.eos_token_id
 
 
 def plain_state(module: nn.Module) -> dict[str, Tensor]:
@@ -218,7 +244,7 @@ def plain_state(module: nn.Module) -> dict[str, Tensor]:
     }
     for layer in layers:
         layer.unmerge()
-    for name, inner in module.named_modules():
+    for name, inner in module.named_modules(remove_duplicate=False):  # T5 has its table in two places
         if isinstance(inner, NewWords):
             del state[f"{name}.learned"]
             state[f"{name}.base_layer.weight"] = inner.weight.detach().cpu().contiguous()
