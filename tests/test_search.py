@@ -47,7 +47,7 @@ def test_until_takes_the_weakest_that_convinces(picture: np.ndarray) -> None:
     for found, goal in ((some, 0.3), (more, 0.9)):
         assert found.reached
         weights = [trial.strength for trial in found.trials if trial.score >= goal]
-        assert found.result.settings["guidance"] == min(weights)
+        assert found.result.settings["guidance"] == found.strength == min(weights)
         chosen = next(trial for trial in found.trials if trial.strength == min(weights))
         left = brightness(torch.from_numpy(found.result.counterfactual.unit())[None, None])[0, 0]
         assert chosen.score == pytest.approx(1 - left.item(), abs=1e-5)

@@ -37,12 +37,13 @@ class Trial:
 
 @dataclass(frozen=True)
 class Found:
-    """The chosen counterfactual, everything tried, and whether the goal was reached (``None``: there was none).
+    """The chosen counterfactual and its strength, everything tried, and whether the goal was reached (``None``: there was none).
 
     ``evaluations`` and ``seconds`` are those of all trials.
     """
 
     result: Counterfactual
+    strength: float
     trials: tuple[Trial, ...]
     reached: bool | None
     evaluations: int
@@ -144,9 +145,10 @@ class _Run:
         good = [pair for pair in self.tried if goal is not None and pair[0].score >= goal]
         weakest = min((trial.strength for trial, _ in good), default=None)
         choice = [pair for pair in good if pair[0].strength == weakest] or self.tried
-        best = max(choice, key=lambda pair: pair[0].score)[1]
+        chosen, best = max(choice, key=lambda pair: pair[0].score)
         return Found(
             best,
+            chosen.strength,
             tuple(trial for trial, _ in self.tried),
             None if goal is None else bool(good),
             sum(result.evaluations for _, result in self.tried),

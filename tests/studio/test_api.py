@@ -211,12 +211,16 @@ def test_a_search_keeps_one_answer(client, monkeypatch):
         return 0.9 + 0.1 * images.mean((1, 2, 3))[:, None]
 
     image = send(client).json()["image"]
-    assert "chest-nih-judge" in client.get("/api/about").json()["classifiers"]
+    about = client.get("/api/about").json()
+    assert "chest-nih-judge" in about["classifiers"]
+    too_much = ask(client, image, strength=about["limits"]["strength"] + 0.1)
+    assert too_much.status_code == 422
     words = {"method": "noise-free", "until": 0.95, "selector": "chest-nih-judge"}
     monkeypatch.setattr(work, "classifier", lambda name: Outputs(name, ("pacemaker",), 32, 1, never))
     job = finish(client, ask(client, image, **words).json()["job"])
     (item,) = job["result"]["items"]
     assert item["reached"] is False and len(item["trials"]) == 7 and item["selector"] == "chest-nih-judge"
+    assert item["strength"] in {trial["strength"] for trial in item["trials"]}
     assert client.get(f"/api/jobs/{job['id']}/files/{item['files']['counterfactual']}").status_code == 200
     job = finish(client, ask(client, image, method="noise-free", best_of=3, seed=5).json()["job"])
     (item,) = job["result"]["items"]

@@ -120,7 +120,11 @@ def _choice(
         one = search(picture, **asked, until=until, best_of=best_of, selector=chooses, judge=judges)
         told: dict[str, Any] = {"evaluations": one.evaluations, "seconds": one.seconds, "seed": one.result.seed}
         told |= {"guidance": one.result.settings["guidance"], "trials": [asdict(trial) for trial in one.trials]}
-        told |= {"selector": chooses.name if chooses else one.result.model, "reached": one.reached}
+        told |= {
+            "selector": chooses.name if chooses else one.result.model,
+            "reached": one.reached,
+            "strength": one.strength,
+        }
         if judges is not None:
             scores = judged(one.result, judges)
             told["judge"] = {"name": judges.name, "scores": {name: list(pair) for name, pair in scores.items()}}

@@ -23,7 +23,10 @@ Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Spaces = Annotated[
     list[str] | None,
-    typer.Option("--space", help="Feature space: a classifier, inception:FILE, xrv:NAME, hf:MODEL or module:function."),
+    typer.Option(
+        "--space",
+        help="Feature space: a classifier, inception:FILE, xrv:NAME, hf:MODEL, open_clip:MODEL or module:function.",
+    ),
 ]
 
 

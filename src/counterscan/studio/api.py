@@ -23,7 +23,7 @@ from counterscan.studio.access import COOKIE, Here, Mine
 from counterscan.studio.core import Studio
 from counterscan.studio.door import set_cookie
 from counterscan.studio.receive import received
-from counterscan.studio.requests import AttributeRequest, BatchRequest, EditRequest, GenerateRequest
+from counterscan.studio.requests import STRONGEST, AttributeRequest, BatchRequest, EditRequest, GenerateRequest
 from counterscan.studio.sessions import Session
 
 REPORT_POLICY = (
@@ -76,7 +76,7 @@ def about(studio: Here) -> dict[str, Any]:
         "classifiers": judges(),
         "methods": methods.names(),
         "regions": {name: list(box) for name, box in REGIONS.items()},
-        "limits": {key: getattr(limits, key) for key in TOLD},
+        "limits": {key: getattr(limits, key) for key in TOLD} | {"strength": STRONGEST},
     }
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Words = Annotated[str, Field(max_length=500)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 17, description="Equal seeds give equal results.")]
+STRONGEST = 4.0  # times the method's own strength
 
 
 class _Request(BaseModel):
@@ -47,7 +48,7 @@ class EditRequest(_Question):
     image: Id
     mask: MaskRequest | None = None
     count: Annotated[int, Field(ge=1, le=6)] = 1
-    strength: Annotated[float, Field(gt=0, le=4)] = 1
+    strength: Annotated[float, Field(gt=0, le=STRONGEST)] = 1
     judge: Words | None = None
     until: Annotated[float, Field(gt=0, lt=1)] | None = None
     best_of: Annotated[int, Field(ge=1, le=6)] = 1

@@ -136,7 +136,7 @@ def search(
     goal: dict[str, Any] = {"until": until, "best_of": best_of, "selector": selector}
     found = search(picture, model=backbone, progress=report, **goal, **_with_mask(request, picture))
     item = _edited(found.result, folder, f"{picture.stem}.{found.result.seed}", side)
-    told = {"reached": found.reached, "guidance": found.result.settings["guidance"]}
+    told = {"reached": found.reached, "strength": found.strength, "guidance": found.result.settings["guidance"]}
     told |= {"selector": selector.name if selector else found.result.model}
     told |= {"trials": [asdict(trial) for trial in found.trials]}
     cost = {"evaluations": found.evaluations, "seconds": found.seconds}

@@ -57,8 +57,6 @@ export function makeSession(root, state, act) {
   return { refresh: () => { showAnswers(); return showImages(); } };
 }
 
-const STRONGEST = 4;
-
 /** What tells an answer from others of its method: its seed, and its strength where it is not the method's own. */
 const way = (item) => [`seed ${item.seed}`, ...(item.strength && item.strength !== 1 ? [`strength ${Number(item.strength.toFixed(2))}`] : [])];
 
@@ -86,7 +84,7 @@ export async function showAlternatives(state, viewer, about, act) {
   const methods = select([["", "Other method…"], ...about.methods], { "aria-label": "Ask the same with another method", onchange: () => attempt(() => act.more({ method: methods.value })) });
   const next = Math.max(...same.map(({ item }) => item.seed)) + 1;
   const strength = current.item.strength || 1;
-  const at = (factor, label) => h("button", { type: "button", disabled: factor > STRONGEST, onclick: () => attempt(() => act.more({ seed: current.item.seed, count: 1, strength: factor })) }, label);
+  const at = (factor, label) => h("button", { type: "button", disabled: factor > about.limits.strength, onclick: () => attempt(() => act.more({ seed: current.item.seed, count: 1, strength: factor })) }, label);
   const more = current.kind === "edit"
     ? h("div", { className: "more-ways" }, at(strength / 1.5, "Weaker"), at(strength * 1.5, "Stronger"), h("button", { type: "button", onclick: () => attempt(() => act.more({ seed: next, count: 3 })) }, "3 more seeds"), methods)
     : null;
