@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from tests.backbones import tiny as families
 from tests.training.small import config_file
 
 import counterscan
@@ -29,6 +30,18 @@ def test_the_plan_counts_what_learns_and_keeps_nothing(tmp_path, capsys):
     assert plan["seconds_per_step"] > 0 and plan["memory_mb"] > 100 and plan["disk_mb"] > 0
     code, out, _ = run(capsys, path, "--dry-run")
     assert code == 0 and "1,000 steps of 6 images (3 x micro_batch): 6,000 images, 500.0 times the 12 rows" in out
+
+
+def test_the_plan_teaches_no_words_and_counts_every_encoder_of_a_token(tmp_path, capsys):
+    small = {"resolution": 32, "vae_blocks": [8, 16], "unet_blocks": [16, 32], "unet_heads": 2, "text_hidden": 16,
+             "text_layers": 1, "text_heads": 2, "max_length": 24, "taught": 10**9}  # fmt: skip
+    code, out, _ = run(capsys, config_file(tmp_path, compact=small), "--dry-run", "--json")
+    assert code == 0 and json.loads(out)["trained"].keys() == {"unet"}
+    families.sd3(tmp_path / "sd3")
+    words = ["train=token", "token.word=<x>", "data.captions.text=<x>"]
+    path = config_file(tmp_path, model=str(tmp_path / "sd3"))
+    code, out, _ = run(capsys, path, *words, "--dry-run", "--json")
+    assert code == 0 and json.loads(out)["trained"].keys() == {"text_encoder", "text_encoder_2", "text_encoder_3"}
 
 
 def test_a_run_and_how_it_goes_on(tmp_path, capsys):

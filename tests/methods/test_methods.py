@@ -306,7 +306,7 @@ def test_instruct_draws_what_is_added_and_takes_away_in_passes(sees: Backbone):
     assert cost == [14, 3, 20, 3, 4, 2]
     with pytest.raises(WordsError, match="guidance"):
         methods.get("instruct", guidance={"mass": -1.0})
-    for shares in ([], [0.1, 0], {"mass": [1.5]}):
+    for shares in ("0.2", {"mass": {}}, [], [0.1, 0], {"mass": [1.5]}):
         with pytest.raises(WordsError, match="removal_at"):
             methods.get("instruct", removal_at=shares)
 

@@ -222,8 +222,9 @@ def test_a_search_keeps_one_answer(client, monkeypatch):
     assert item["reached"] is False and len(item["trials"]) == 7 and item["selector"] == "chest-nih-judge"
     assert item["strength"] in {trial["strength"] for trial in item["trials"]}
     assert client.get(f"/api/jobs/{job['id']}/files/{item['files']['counterfactual']}").status_code == 200
-    job = finish(client, ask(client, image, method="noise-free", best_of=3, seed=5).json()["job"])
+    job = finish(client, ask(client, image, method="noise-free", best_of=3, seed=5, strength=2).json()["job"])
     (item,) = job["result"]["items"]
+    assert item["strength"] == 2
     assert item["reached"] is None and item["seed"] >= 5 and item["trials"][0]["seed"] == 5
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.torch import load_file
 from tests.training.small import config, config_file
 
 import counterscan
@@ -74,6 +74,7 @@ def test_the_launch_files_are_accelerates_own(path):
         ({"ema": 0.9, "train": ["unet", "text_encoder"]}, 2),
         ({"train": "lora"}, 1),
         ({"train": "vae"}, 1),
+        ({"train": "lora", "precision": "bfloat16", "frozen": "bfloat16", "checkpointing": True}, 2),
     ],
 )
 def test_two_processes_that_hold_a_part_each_learn_what_one_learns(tmp_path, change, processes):
@@ -87,22 +88,23 @@ def test_two_processes_that_hold_a_part_each_learn_what_one_learns(tmp_path, cha
         assert done.returncode == 0, done.stderr[-3000:]
     train(config(tmp_path, output=str(both), **settings))
     curves = [[list(json.loads(line).values()) for line in (o / "log.jsonl").open()] for o in (alone, both)]
-    assert len(curves[1]) == 4 and np.allclose(*curves, rtol=1e-4, atol=1e-4)
+    close = 1e-4 if "precision" not in change else 0.05
+    assert len(curves[1]) == 4 and np.allclose(*curves, rtol=close, atol=close)
     for file in [f for f in alone.glob("*/*.safetensors") if f.parent.name in ("unet", "vae", "text_encoder")]:
         one, two = load_file(file), load_file(both / file.relative_to(alone))
         assert one.keys() == two.keys()
         # where a gradient is nothing but rounding, Adam makes a whole step of it
-        assert all(np.allclose(one[k], two[k], atol=2e-3) for k in one), file
+        assert all(np.allclose(one[k].float(), two[k].float(), atol=2e-3, rtol=close) for k in one), file
     assert counterscan.load(both).card.training["steps"] == 4
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"samples": {"prompts": ["a"]}}, {"train": "token"}, {"optimizer": {"name": "adamw8bit"}}],
+    [{"samples": {"prompts": ["a"]}}, {"train": "token"}, {"optimizer": {"name": "adamw8bit"}}, {"batch": 5}],
 )
 def test_what_cannot_be_sharded(tmp_path, changes):
     with pytest.raises(WordsError, match="shard"):
-        need_shardable(config(tmp_path, shard=True, **changes))
+        need_shardable(config(tmp_path, shard=True, **{"batch": 4} | changes), 2)
 
 
 def test_launchers_do_not_spread_the_weights_themselves():

@@ -24,6 +24,8 @@ ROWS = [
         ("", set()),
         ("chest radiograph, AP", {("", "chest"), ("", "radiograph"), ("", "AP")}),
         ("chest: no mass.", {("", "chest"), ("mass", "no")}),
+        ("chest: , no mass, .", {("", "chest"), ("mass", "no")}),
+        ("Impression:  ", {("", "Impression")}),
         (
             "chest: small left upper lung nodule, no support devices.",
             {

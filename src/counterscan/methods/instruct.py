@@ -74,7 +74,8 @@ class Instruct:
             raise WordsError(f"{self.name}: guided is a share of the chain, 0 to 1, got {self.guided}")
         if not all(0 <= gain <= 10 for gain in _each(self.gain)):
             raise WordsError(f"{self.name}: gain is a factor, 0 to 10, got {self.gain}")
-        if not all(shares and all(0 < share <= 1 for share in shares) for shares in map(_row, _each(self.removal_at))):
+        rows = [_row(given) for given in _each(self.removal_at)]
+        if not all(row and all(isinstance(at, int | float) and 0 < at <= 1 for at in row) for row in rows):
             raise WordsError(f"{self.name}: removal_at holds shares of the chain above 0, to 1, got {self.removal_at}")
 
     @torch.no_grad()

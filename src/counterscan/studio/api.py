@@ -140,7 +140,8 @@ def edit(ask: EditRequest, studio: Here, session: Mine) -> dict[str, str]:
     _check_size(studio, session, ask.image, ask.best_of * strengths)
     goal: dict[str, Any] = {"until": ask.until, "best_of": ask.best_of}
     goal |= {"selector": work.classifier(ask.selector) if ask.selector else None}
-    done = partial(work.search, **goal) if ask.searched else partial(work.edit, count=ask.count, strength=ask.strength)
+    done = partial(work.search, **goal) if ask.searched else partial(work.edit, count=ask.count)
+    done = partial(done, strength=ask.strength)
     done, side = partial(done, judge=work.classifier(ask.judge) if ask.judge else None), studio.limits.view_side
 
     def run(job: str, report: work.Report) -> dict[str, Any]:

@@ -124,19 +124,27 @@ def search(
     *,
     until: float | None,
     best_of: int,
+    strength: float,
     selector: Outputs | None,
     judge: Outputs | None,
     side: int,
     report: Report,
 ) -> dict[str, Any]:
-    """The weakest edit that convinces the selector, or the best of several seeds, and everything that was tried."""
+    """The weakest edit that convinces the selector, or the best of several seeds, and everything that was tried.
+
+    The request's method has been given the ``strength`` already.
+    """
     from counterscan.search import search
 
     picture = original()
     goal: dict[str, Any] = {"until": until, "best_of": best_of, "selector": selector}
     found = search(picture, model=backbone, progress=report, **goal, **_with_mask(request, picture))
     item = _edited(found.result, folder, f"{picture.stem}.{found.result.seed}", side)
-    told = {"reached": found.reached, "strength": found.strength, "guidance": found.result.settings["guidance"]}
+    told = {
+        "reached": found.reached,
+        "strength": strength * found.strength,
+        "guidance": found.result.settings["guidance"],
+    }
     told |= {"selector": selector.name if selector else found.result.model}
     told |= {"trials": [asdict(trial) for trial in found.trials]}
     cost = {"evaluations": found.evaluations, "seconds": found.seconds}

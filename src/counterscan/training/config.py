@@ -190,7 +190,7 @@ class Config(Strict):
     ``taught``: that many steps on the captions alone, before anything else, for its text encoder. ``text_encoder`` (a
     folder or a hub id) takes the place of the model's own, behind a projection that learns. ``train`` lists what else
     learns. One step takes ``batch`` images over all processes, ``micro_batch`` at a time: the result does not depend on
-    how they are spread. With ``shard`` each process holds a part of what learns (FSDP), where it does not fit into one.
+    how they are spread. With ``shard`` each process holds a part of what learns, its gradients and optimizer state (FSDP).
     """
 
     model: str | None = None

@@ -16,6 +16,7 @@ from torch import nn
 from counterscan.training import loader
 from counterscan.training.config import Config
 from counterscan.training.learner import Batch
+from counterscan.training.parts import readers
 from counterscan.training.session import Session, span
 from counterscan.training.state import KEPT
 from counterscan.training.trainer import quietly_cut
@@ -66,7 +67,9 @@ class Plan:
 def plan(config: Config) -> Plan:
     """Open the model and the data, run a few steps, and reckon. Raises whatever training would raise at its start."""
     with tempfile.TemporaryDirectory() as folder:
-        trial = config.model_copy(update={"output": Path(folder), "batch": config.micro_batch, "tracker": None})
+        alone = {"output": Path(folder), "batch": config.micro_batch, "tracker": None}
+        untaught = config.compact and {**config.compact, "taught": 0}
+        trial = config.model_copy(update=alone | {"compact": untaught})
         session = Session(trial)
         with quietly_cut(session):
             encoding, stepping = measure(session)
@@ -117,7 +120,8 @@ def encoded(backbone: Any, batch: Batch) -> Batch:
 
 def components(backbone: Any) -> dict[str, nn.Module]:
     """The networks of a model, by name."""
-    return {name: value for name, value in vars(backbone).items() if isinstance(value, nn.Module)}
+    known = {name: value for name, value in vars(backbone).items() if isinstance(value, nn.Module)}
+    return known | {name: encoder for name, (_, encoder) in readers(backbone).items()}
 
 
 def peak(device: torch.device) -> float:

@@ -26,7 +26,7 @@ from counterscan.training.learner import Batch, Denoiser, build
 from counterscan.training.objective import generator_of
 from counterscan.training.optimization import optimizer_of, schedule
 from counterscan.training.parts import Average, choose, encoders, learned, open_model
-from counterscan.training.sharding import need_shardable, shard, whole
+from counterscan.training.sharding import gathered, need_shardable, shard, whole
 from counterscan.training.start import start_folder
 from counterscan.training.state import Run, pack, unpack
 from counterscan.training.validation import Judge, check, trials
@@ -78,6 +78,8 @@ class Session:
         self.accelerator = accelerator_of(config)
         if config.batch < self.world:
             raise WordsError(f"batch: {config.batch} images cannot be shared by {self.world} processes")
+        if config.shard:
+            need_shardable(config, self.world)
         self.run = Run(config.output)
         self.corpus: Corpus = open_corpus(config.data)
         self.trials, asked = trials(config), config.validation
@@ -98,8 +100,7 @@ class Session:
             self._need_pairs()
         self.sharded = config.shard and self.world > 1
         if self.sharded:
-            need_shardable(config)
-            shard(self.learner, self.parts, self.accelerator.device)
+            shard(self.learner, self.parts, self.accelerator.device, narrow=config.precision == "bfloat16")
         self.parameters = learned(self.learner)
         self.optimizer = optimizer_of(self.parameters, config.optimizer)
         self.average = Average(self.parameters, config.ema) if config.ema else None
@@ -223,7 +224,7 @@ class Session:
         """Write a checkpoint, in the main process."""
         main = self.accelerator.is_main_process
         if main or self.sharded:
-            tensors, facts = pack(self.parameters, self.average, self.optimizer)
+            tensors, facts = pack(self.parameters, self.average, self.optimizer, keep=main)
         if main:
             scaler = self.accelerator.scaler
             self.run.save(step, tensors, facts | {"scaler": scaler.state_dict() if scaler is not None else None})
@@ -233,10 +234,11 @@ class Session:
     def gather(self) -> None:
         """Open the model anew in the main process, with the weights that were spread, to be saved."""
         spread: list[dict[str, Any]] = [self.parameters, *([self.average.values] if self.average else [])]
-        weights = [{name: whole(value).cpu() for name, value in some.items()} for some in spread]
-        if not self.accelerator.is_main_process:
+        main = self.accelerator.is_main_process
+        weights = [gathered(some, keep=main) for some in spread]
+        if not main:
             return
-        self.backbone = open_model(self.config, self.start, self.accelerator.device)
+        self.backbone = open_model(self.config, self.start, torch.device("cpu"))  # the devices still hold their parts
         self.parts = choose(self.backbone, self.config)
         self.parameters = learned(build(self.backbone, self.parts, self.config))
         for name, parameter in self.parameters.items():

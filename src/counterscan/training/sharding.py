@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from counterscan.errors import WordsError
@@ -21,8 +21,12 @@ if TYPE_CHECKING:
     from counterscan.training.config import Config
 
 
-def need_shardable(config: Config) -> None:
+def need_shardable(config: Config, processes: int) -> None:
     """Raises ``WordsError`` for what one process would have to do with weights of which it holds a part."""
+    if config.batch % processes:
+        raise WordsError(
+            f"shard: {processes} processes need equal shares, and batch {config.batch} does not divide by them"
+        )
     drawn = [name for name in ("samples.prompts", "validation.findings") if _has(config, name)]
     if drawn:
         raise WordsError(
@@ -37,13 +41,21 @@ def _has(config: Config, path: str) -> bool:
     return bool(getattr(getattr(config, part), field))
 
 
-def shard(learner: nn.Module, parts: Mapping[str, nn.Module], device: torch.device) -> None:
-    """Spread the weights of ``learner`` in place, a group for each block of its ``parts``."""
+def shard(learner: nn.Module, parts: Mapping[str, nn.Module], device: torch.device, *, narrow: bool = False) -> None:
+    """Spread the weights of ``learner`` in place, a group for each block of its ``parts``.
+
+    ``narrow``: what is put together is bfloat16, as autocast would have it, which else keeps its own copy of every weight.
+    """
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
+    policy = (
+        MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+        if narrow
+        else MixedPrecisionPolicy()
+    )
     for part in parts.values():
         for block in blocks(part):
-            fully_shard(block, mesh=mesh)
-    fully_shard(learner, mesh=mesh)
+            fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(learner, mesh=mesh, mp_policy=policy)
 
 
 def blocks(module: nn.Module) -> Iterator[nn.Module]:
@@ -58,6 +70,16 @@ def blocks(module: nn.Module) -> Iterator[nn.Module]:
 def whole(value: Tensor) -> Tensor:
     """A tensor of which each process may hold a part, as all of it. Every process has to ask."""
     return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def gathered(values: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
+    """Whole copies on the CPU, one after the other; of processes that need not ``keep`` them, nothing."""
+    found = {}
+    for name, value in values.items():
+        full = whole(value.detach())
+        if keep:
+            found[name] = full.cpu().contiguous()
+    return found
 
 
 def spread(value: Tensor, place: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import numpy as np
 
 from counterscan.backbones import compact, compact_pixel, locate
 from counterscan.backbones.components import read_json
+from counterscan.backbones.quiet import quiet
 from counterscan.errors import WordsError
 from counterscan.training.config import Config
-from counterscan.training.corpus import Corpus, words_of
+from counterscan.training.corpus import Corpus, fitting, words_of
 from counterscan.training.words import teach
 
 
@@ -41,13 +43,15 @@ def build(config: Config, corpus: Corpus, folder: Path) -> None:
     """A small model that knows the findings of the corpus and, where it has a tokenizer, the words."""
     kind, builder = ("pixel", compact_pixel.build) if config.pixel is not None else ("compact", compact.build)
     settings: dict[str, Any] = dict((config.pixel if kind == "pixel" else config.compact) or {})
-    taught = int(settings.pop("taught", 0)) if kind == "compact" else 0
-    known = sorted(inspect.signature(builder).parameters.keys() - {"folder"})
+    known = sorted({*inspect.signature(builder).parameters, *(["taught"] if kind == "compact" else [])} - {"folder"})
     unknown = sorted(settings.keys() - set(known))
     if unknown:
         raise WordsError(f"{kind}: no field {', '.join(unknown)}; there are {', '.join(known)}")
     own: dict[str, Any] = {"name": config.name or config.output.name, "template": config.data.captions.template}
     own |= {"findings": corpus.findings, "seed": config.seed}
+    taught = settings.pop("taught", 0)
+    if not (isinstance(taught, int) and taught >= 0):
+        raise WordsError(f"{kind}: taught is a number of steps, got {taught!r}")
     if kind == "compact":
         own["words"] = words(corpus) + list(settings.pop("words", ()))
     try:
@@ -63,16 +67,19 @@ def teach_words(folder: Path, corpus: Corpus, config: Config, steps: int) -> Non
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers import BertModel, BertTokenizer
 
-    unet = UNet2DConditionModel.from_pretrained(folder / "unet")
-    encoder = BertModel.from_pretrained(folder / "text_encoder", add_pooling_layer=False)
-    tokenizer = BertTokenizer.from_pretrained(folder / "tokenizer")
+    with quiet():
+        unet = UNet2DConditionModel.from_pretrained(folder / "unet")
+        encoder = BertModel.from_pretrained(folder / "text_encoder", add_pooling_layer=False)
+        tokenizer = BertTokenizer.from_pretrained(folder / "tokenizer")
+    corpus = replace(corpus, fit=fitting([(tokenizer, tokenizer.model_max_length)], corpus.findings))
 
     def of_any(rng: np.random.Generator) -> str:
         return words_of(corpus, int(rng.integers(len(corpus))), config.data.captions, rng)
 
     teach(encoder, unet.add_embedding, tokenizer, of_any, steps=steps, seed=config.seed)
-    encoder.save_pretrained(folder / "text_encoder")
-    unet.save_pretrained(folder / "unet")
+    with quiet():
+        encoder.save_pretrained(folder / "text_encoder")
+        unet.save_pretrained(folder / "unet")
 
 
 def words(corpus: Corpus) -> list[str]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from counterscan.errors import WordsError, WorkError
 from counterscan.training.config import Config
 from counterscan.training.parts import Average
-from counterscan.training.sharding import spread, whole
+from counterscan.training.sharding import gathered, spread
 
 KEPT = 2
 # What may change between the two halves of a run without making it another one.
@@ -174,11 +174,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 def pack(
-    parameters: dict[str, torch.nn.Parameter], average: Average | None, optimizer: torch.optim.Optimizer
+    parameters: dict[str, torch.nn.Parameter],
+    average: Average | None,
+    optimizer: torch.optim.Optimizer,
+    *,
+    keep: bool = True,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Everything that later steps depend on: tensors by name, and the optimizer's plain numbers.
 
-    Where each process holds a part of the weights, all of them have to ask.
+    Where each process holds a part of the weights, all of them have to ask, and one to ``keep`` them.
     """
     tensors = {f"param/{n}": p.detach() for n, p in parameters.items()}
     if average is not None:
@@ -190,7 +194,7 @@ def pack(
                 tensors[f"optimizer/{index}/{key}"] = value
             else:
                 numbers[f"{index}/{key}"] = value
-    return {n: whole(t).cpu().contiguous() for n, t in tensors.items()}, {"optimizer": numbers}
+    return gathered(tensors, keep=keep), {"optimizer": numbers}
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ def facts(text: str) -> set[tuple[str, str]]:
     names = sorted((f.name for f in VOCABULARY), key=len, reverse=True)
     head, _, tail = text.rstrip(".").partition(": ")
     said = {("", word) for word in head.replace(",", "").split()}
-    for part in tail.split(", ") if tail else []:
+    for part in filter(None, map(str.strip, tail.split(","))):
         name = next((n for n in names if part.endswith(n)), part.split()[-1])
         before = part.removesuffix(name).split()
         said |= {(name, "no")} if before[:1] == ["no"] else {(name, word) for word in [*before, "yes"]}
