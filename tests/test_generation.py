@@ -1,12 +1,14 @@
-"""A model that sees the image draws what a prompt says of findings by edits, and any other draws the prompt whole."""
+"""A model whose card says so draws what a prompt says of findings by edits, and any other draws the prompt whole."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.models import seeing, tiny
+from tests.models import seeing
 
 import counterscan
 from counterscan.generation import in_parts
@@ -20,16 +22,16 @@ NAMES = tuple(finding.name for finding in VOCABULARY)
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory):
-    return counterscan.load(seeing(tmp_path_factory.mktemp("models") / "seeing"))
+    opened = counterscan.load(seeing(tmp_path_factory.mktemp("models") / "seeing"))
+    opened.card = replace(opened.card, generate_by="edits")
+    return opened
 
 
 class Knows:
     """As much of a backbone as a prompt is read with."""
 
-    sees_image = True
-
     class card:
-        findings, template = NAMES, "chest radiograph"
+        findings, template, generate_by = NAMES, "chest radiograph", "edits"
 
 
 def test_the_radiograph_comes_first_and_then_what_is_denied_and_named(backbone):
@@ -49,7 +51,7 @@ def test_what_is_said_of_the_view_in_one_sentence_with_a_finding_is_kept(backbon
 
 
 def test_other_models_and_other_words_are_drawn_whole(backbone, tmp_path):
-    assert in_parts(counterscan.load(tiny(tmp_path / "blind")), PROMPT) == (PROMPT, [])
+    assert in_parts(counterscan.load(seeing(tmp_path / "by prompt")), PROMPT) == (PROMPT, [])
     assert in_parts(backbone, "a chest radiograph of a man") == ("a chest radiograph of a man", [])
 
 

@@ -1,9 +1,9 @@
 """``generate``: whole images from a prompt, with DPM-Solver++ on the model's own noise schedule.
 
-A model that sees the image it edits says with its edits where a finding lies far better than from noise (of chest-world's images
-from noise under the whole prompt 0.50 have the side right, which is chance, and 0.88 of edited ones:
-benchmarks/text_to_image.py). So its images are drawn in two parts: the radiograph, as one without the findings that the prompt
-tells of, and then every finding that it denies or names, one after the other, by the model's default method.
+The built-in chest models say with their edits where a finding lies far better than from noise (of chest-world's images from noise
+under the whole prompt 0.50 have the side right, which is chance, and 0.93 of edited ones: benchmarks/text_to_image.py). Where the
+card says so (``generate_by``), images are drawn in two parts: the radiograph, as one without the findings that the prompt tells
+of, and then every finding that it denies or names, one after the other, by the model's default method.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def generate(
     """``n`` images (8 bits) of a prompt. Image ``i`` depends on ``seed + i`` alone, not on ``n``.
 
     ``guidance`` 1 is none; above it, the image leans away from the empty prompt. Costs ``2 * steps`` evaluations an
-    image, ``steps`` with guidance 1; and with a model that sees the image an edit for each finding that the prompt tells of.
+    image, ``steps`` with guidance 1; and by edits also one for each finding that the prompt tells of.
     """
     import torch
 
@@ -78,17 +78,16 @@ def generate(
 
 def in_parts(backbone: Backbone, prompt: str) -> tuple[str, list[Edit]]:
     """The words of a prompt to draw from noise, without any finding it tells of, and as edits what it says of these: what it
-    denies, then what it names, in the order of the model's findings. A model that does not see the image, or knows no findings,
-    draws the whole prompt.
+    denies, then what it names, in the order of the model's findings. Where its card does not say that it generates by edits, and
+    where no finding is told of, the whole prompt.
     """
-    from counterscan.backbones.base import sees_image
     from counterscan.language.captions import mentions
     from counterscan.language.phrase import phrase
     from counterscan.language.phrase import prompt as written
     from counterscan.language.resolve import resolve
 
     known = backbone.card.findings
-    told = dict.fromkeys(mentions(prompt, known)) if sees_image(backbone) and known else {}
+    told = dict.fromkeys(mentions(prompt, known)) if backbone.card.generate_by == "edits" and known else {}
     if not told:
         return prompt, []
     clauses = [clause.strip() for clause in re.split(r"[,.;:]|\b(?:with|without|showing|shows)\b", prompt)]

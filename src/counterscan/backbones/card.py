@@ -7,11 +7,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from counterscan.errors import ModelError
 
 FILE = "counterscan.json"
+Ways = Literal["prompt", "edits"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,9 @@ class Card:
     ``classes`` are the words of a class-conditional model's classes, by number; "" is the one that says nothing.
     ``contrasts`` are the channels' names where they are contrasts of one slice, as manifests name them: ``path_T2``.
     ``method_settings`` are, by the method's name, what suits this model better than the method's own defaults;
-    ``null_change`` is, for each finding, the strongest change that removing it makes in 95 % of images without it.
+    ``generate_by`` is "prompt" where images from text are drawn under the whole prompt, and "edits" where the findings it
+    tells of come out better as edits of an image without them; ``null_change`` is, for each finding, the strongest change
+    that removing it makes in 95 % of images without it.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Card:
     credit: str = ""
     classes: tuple[str, ...] = ()
     contrasts: tuple[str, ...] = ()
+    generate_by: Ways = "prompt"
 
     @staticmethod
     def read(folder: Path) -> Card | None:
@@ -58,6 +62,8 @@ class Card:
             known["method_settings"] = {str(name): dict(values) for name, values in settings.items()}
             low, high = known.get("value_range", (0.0, 1.0))
             known["value_range"] = (float(low), float(high))
+            if known.get("generate_by", "prompt") not in get_args(Ways):
+                raise ValueError(f"generate_by is {known['generate_by']!r}; there are {', '.join(get_args(Ways))}")
             card = Card(**known)
         except (OSError, ValueError, TypeError) as error:
             raise ModelError(

@@ -151,7 +151,7 @@ def ship(start: Path, out: Path) -> None:
     }
     template, findings = words[out.name]
     card |= {"name": out.name, "template": template, "findings": findings, "license": "Apache-2.0"}
-    card |= {"default_method": "instruct", "method_settings": SUITED[out.name]}
+    card |= {"default_method": "instruct", "method_settings": SUITED[out.name], "generate_by": "edits"}
     (out / "counterscan.json").write_text(json.dumps(card, indent=2) + "\n")
 
 
