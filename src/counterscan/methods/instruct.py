@@ -63,7 +63,7 @@ class Instruct:
     strength: float = 1.0
     guided: float | Mapping[str, float] = 0.0
     gain: float | Mapping[str, float] = 1.0
-    removal_at: Shares | Mapping[str, Shares] = SHARE
+    removal_at: Shares | Mapping[str, Shares] = 0.15
     name: ClassVar[str] = "instruct"
 
     def __post_init__(self) -> None:
