@@ -26,7 +26,8 @@ SMALL = [
     "save_every=3", "data.split=", "lora.rank=2",
 ]  # fmt: skip
 COMPACT = [
-    "compact.taught=20", "compact.resolution=32", "compact.vae_blocks=[16, 16, 16]", "compact.unet_blocks=[16, 16, 16, 16]", "compact.unet_heads=2",
+    "compact.taught=20", "compact.resolution=32",
+    "compact.vae_blocks=[16, 16, 16]", "compact.unet_blocks=[16, 16, 16, 16]", "compact.unet_heads=2",
     "compact.text_hidden=16", "compact.text_layers=1", "compact.text_heads=2", "compact.unet_layers=1",
 ]  # fmt: skip
 
