@@ -108,7 +108,10 @@ def judge_of(
 
 def drawn(asked: Sequence[Asked], backbone: Any, folder: Path, steps: int, guidance: float) -> list[Path]:
     """An image a prompt; those of the same model, prompts and settings that are there are kept."""
-    told = repr((backbone.fingerprint, backbone.card.method_settings, [a.words for a in asked], steps, guidance))
+    card = backbone.card
+    told = repr(
+        (backbone.fingerprint, card.generate_by, card.method_settings, [a.words for a in asked], steps, guidance)
+    )
     folder = folder / hashlib.sha256(told.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{k:04d}.png" for k in range(len(asked))]

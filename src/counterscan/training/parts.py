@@ -22,9 +22,7 @@ from counterscan.training.config import Config, Lora, Objective, Token
 
 
 def readers(backbone: Any) -> dict[str, tuple[Any, Any]]:
-    """The text encoders of a model that it draws by, by the name of their folder, each as (tokenizer, encoder)."""
-    if backbone.family == "kandinsky":
-        return {}  # they are its prior's, which makes an image's embedding of a prompt: the denoiser never sees words
+    """The text encoders of a model, by the name of their folder, each as (tokenizer, encoder); none without words."""
     names = [f"text_encoder{n}" for n in ("", "_2", "_3")]
     if hasattr(backbone, "clip"):
         known = [*backbone.clip, backbone.t5 or (None, None)]
@@ -36,8 +34,9 @@ def readers(backbone: Any) -> dict[str, tuple[Any, Any]]:
 
 def encoders(backbone: Any) -> list[tuple[Any, int]]:
     """The tokenizers of a model, and how many tokens the text encoder behind each takes; none of a model without words."""
-    both = [(getattr(backbone, f"tokenizer{n}", None), getattr(backbone, f"text_encoder{n}", None)) for n in ("", "_2")]
-    pairs = getattr(backbone, "clip", [(tokenizer, encoder) for tokenizer, encoder in both if tokenizer is not None])
+    pairs = [
+        pair for name, pair in readers(backbone).items() if name != "text_encoder_3"
+    ]  # it takes more than the others
     return [(tokenizer, longest(tokenizer, encoder)) for tokenizer, encoder in pairs]
 
 
@@ -205,7 +204,8 @@ def add_token(backbone: Any, token: Token) -> dict[str, nn.Module]:
 
     Its embeddings begin as those of ``token.start`` and alone learn. Returns the encoders by the names of their folders.
     """
-    pairs = readers(backbone)
+    # Kandinsky's text encoder is its prior's, which makes an image's embedding of a prompt: the denoiser never sees words
+    pairs = readers(backbone) if backbone.family != "kandinsky" else {}
     if not pairs:
         raise WordsError(f"train: a {backbone.family} model draws by no words that could learn a new one")
     for tokenizer, encoder in pairs.values():

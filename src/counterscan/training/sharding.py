@@ -27,18 +27,16 @@ def need_shardable(config: Config, processes: int) -> None:
         raise WordsError(
             f"shard: {processes} processes need equal shares, and batch {config.batch} does not divide by them"
         )
-    drawn = [name for name in ("samples.prompts", "validation.findings") if _has(config, name)]
-    if drawn:
-        raise WordsError(
-            f"{drawn[0]}: one process draws them, and with shard it holds a part of the weights; leave it out"
-        )
+    for name, asked in (
+        ("samples.prompts", config.samples.prompts),
+        ("validation.findings", config.validation.findings),
+    ):
+        if asked:
+            raise WordsError(
+                f"{name}: one process draws them, and with shard it holds a part of the weights; leave it out"
+            )
     if config.precision == "float16" or config.optimizer.name != "adamw" or "token" in config.train:
         raise WordsError("shard: works with precision float32 or bfloat16, the optimizer adamw, and not with a token")
-
-
-def _has(config: Config, path: str) -> bool:
-    part, field = path.split(".")
-    return bool(getattr(getattr(config, part), field))
 
 
 def shard(learner: nn.Module, parts: Mapping[str, nn.Module], device: torch.device, *, narrow: bool = False) -> None:
@@ -47,11 +45,7 @@ def shard(learner: nn.Module, parts: Mapping[str, nn.Module], device: torch.devi
     ``narrow``: what is put together is bfloat16, as autocast would have it, which else keeps its own copy of every weight.
     """
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
-    policy = (
-        MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
-        if narrow
-        else MixedPrecisionPolicy()
-    )
+    policy = MixedPrecisionPolicy(torch.bfloat16 if narrow else None, torch.float32, cast_forward_inputs=False)
     for part in parts.values():
         for block in blocks(part):
             fully_shard(block, mesh=mesh, mp_policy=policy)

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from counterscan.backbones import compact, compact_pixel, locate
+from counterscan.backbones import compact, compact_pixel, load, locate
 from counterscan.backbones.components import read_json
-from counterscan.backbones.quiet import quiet
 from counterscan.errors import WordsError
 from counterscan.training.config import Config
 from counterscan.training.corpus import Corpus, fitting, words_of
+from counterscan.training.finish import write_component
+from counterscan.training.parts import encoders
 from counterscan.training.words import teach
 
 
@@ -64,22 +65,16 @@ def build(config: Config, corpus: Corpus, folder: Path) -> None:
 
 def teach_words(folder: Path, corpus: Corpus, config: Config, steps: int) -> None:
     """Teach the folder's text encoder, and what of its U-Net pools the tokens, to tell the captions of the corpus apart."""
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-    from transformers import BertModel, BertTokenizer
-
-    with quiet():
-        unet = UNet2DConditionModel.from_pretrained(folder / "unet")
-        encoder = BertModel.from_pretrained(folder / "text_encoder", add_pooling_layer=False)
-        tokenizer = BertTokenizer.from_pretrained(folder / "tokenizer")
-    corpus = replace(corpus, fit=fitting([(tokenizer, tokenizer.model_max_length)], corpus.findings))
+    backbone: Any = load(folder, device="cpu")
+    encoder, unet = (part.requires_grad_(True) for part in (backbone.text_encoder, backbone.unet))
+    corpus = replace(corpus, fit=fitting(encoders(backbone), corpus.findings))
 
     def of_any(rng: np.random.Generator) -> str:
         return words_of(corpus, int(rng.integers(len(corpus))), config.data.captions, rng)
 
-    teach(encoder, unet.add_embedding, tokenizer, of_any, steps=steps, seed=config.seed)
-    with quiet():
-        encoder.save_pretrained(folder / "text_encoder")
-        unet.save_pretrained(folder / "unet")
+    teach(encoder, unet.add_embedding, backbone.tokenizer, of_any, steps=steps, seed=config.seed)
+    write_component(encoder, folder / "text_encoder")
+    write_component(unet, folder / "unet")
 
 
 def words(corpus: Corpus) -> list[str]:

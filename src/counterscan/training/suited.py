@@ -6,11 +6,11 @@ from typing import Any
 
 from counterscan.training.captions import DEVICES
 
+TWICE = [0.15, 0.15]
 # Of instruct: chosen on 16 held-out cases of the world a finding, by what the judge sees, the error
 # inside, and the pictures: much guidance decides that something is drawn, but makes it too bright, so what is large has none in
 # the second half, and most goes on at a part of its strength. Edema, which can lie in one place only, is not drawn. Of
 # flow-edit: by error inside against drift.
-TWICE = [0.15, 0.15]
 FLOW_EDIT = {"steps": 7, "depth": 0.57}
 INSTRUCT: dict[str, Any] = {
     "steps": {"pulmonary edema": 0},
