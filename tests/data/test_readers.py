@@ -293,3 +293,27 @@ def test_the_command_gives_splits_by_patient(tmp_path):
     with out.open() as file:
         splits = [row["split"] for row in csv.DictReader(file)]
     assert set(splits) == {"train", "val", "test"} and splits.count("train") > 24
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_split_that_is_there_is_kept_unless_another_is_asked_for(tmp_path, anew):
+    picture(tmp_path / "k/images/a.jpg")
+    rows = "\n".join(f"a.jpg,{k // 2},train" for k in range(40))
+    (tmp_path / "k/metadata.csv").write_text(f"file,patient_id,split\n{rows}\n")
+    out = tmp_path / "m.csv"
+    words = [
+        "data",
+        "import",
+        "metadata",
+        str(tmp_path / "k"),
+        "-o",
+        str(out),
+        "--split",
+        *(["--resplit"] if anew else []),
+    ]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    with out.open() as file:
+        told = [(row["patient"], row["split"]) for row in csv.DictReader(file)]
+    assert (len({split for _, split in told}) > 1) == anew
+    assert len(set(told)) == 20  # the images of a patient stay together

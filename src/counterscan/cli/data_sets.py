@@ -23,6 +23,9 @@ def import_(
     source: Annotated[Path, typer.Argument(help="The data set's top folder.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The manifest: .csv, .parquet or .jsonl.")],
     split: Annotated[bool, typer.Option("--split", help="Give rows without a split one: 80/10/10 by patient.")] = False,
+    resplit: Annotated[
+        bool, typer.Option("--resplit", help="Give every row such a split, in place of its own.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """List a downloaded data set in a manifest.
@@ -35,7 +38,7 @@ def import_(
 
     _check_manifest(output)
     found = open_layout(layout, source, output.parent / f"{output.stem}-images")
-    records = with_splits(found.records) if split else found.records
+    records = with_splits(found.records, anew=resplit) if split or resplit else found.records
     with progress(f"importing {layout}"):
         count = write(output, records, found.findings, found.contrasts)
     summary = {"manifest": str(output), "layout": layout, "items": count, "findings": list(found.findings)}

@@ -22,7 +22,8 @@ def split_of(patient: str) -> str:
     return SHARES[-1][0]
 
 
-def with_splits(records: Iterable[Record]) -> Iterator[Record]:
-    """The records; those without a split get one by patient."""
+def with_splits(records: Iterable[Record], *, anew: bool = False) -> Iterator[Record]:
+    """The records; those without a split (``anew``: all) get one by patient."""
     for record in records:
-        yield record if record.split else replace(record, split=split_of(record.patient or PurePath(record.path).name))
+        keeps = record.split and not anew
+        yield record if keeps else replace(record, split=split_of(record.patient or PurePath(record.path).name))

@@ -269,6 +269,22 @@ VOCABULARY: tuple[Finding, ...] = (
     Finding("fracture", _words("rib fracture, broken rib, bone fracture, fractured rib"), sides=True),
     Finding("tuberculosis", _words("tb, ptb, pulmonary tuberculosis"), sides=True, places=PLACES, severities=GRADES),
     Finding("cavity", _words("cavitation, cavitary lesion"), sides=True, places=PLACES, severities=SIZES),
+    Finding(
+        "tumour",
+        _words("tumor, brain tumour, brain tumor, neoplasm, mass, brain mass, lesion, brain lesion, cancer"),
+        sides=True,
+        places=PLACES,
+        severities=SIZES,
+    ),
+    Finding("glioma", _words("glial tumour, glial tumor, glioblastoma"), sides=True, places=PLACES, severities=SIZES),
+    Finding("meningioma", _words("meningeal tumour, meningeal tumor"), sides=True, places=PLACES, severities=SIZES),
+    Finding(
+        "pituitary tumour",
+        _words("pituitary tumor, pituitary adenoma, pituitary mass, hypophyseal tumour, hypophyseal adenoma"),
+        sides=True,
+        places=PLACES,
+        severities=SIZES,
+    ),
 )
 
 

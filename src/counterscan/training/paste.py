@@ -61,19 +61,25 @@ def lay(image: Array, patch: Array, mask: Array, rng: np.random.Generator) -> Ar
     grown = ndimage.binary_dilation(mask > 0.5, iterations=max(int(0.06 * size), 2))
     alpha = ndimage.gaussian_filter(grown.astype(np.float32), max(0.05 * size, 1.5))
     alpha[[0, -1]] = alpha[:, [0, -1]] = 0
-    band = alpha * (1 - alpha)  # the border, inside and outside
     for _ in range(TRIES):
         y, x = int(rng.integers(image.shape[0] - h + 1)), int(rng.integers(image.shape[1] - w + 1))
         ground = image[y : y + h, x : x + w]
         if (ground.mean(2)[alpha > 0.05] < DARK).mean() > 0.02:
             continue
-        reach = max(0.4 * size, 3)
-        weight = ndimage.gaussian_filter(band, reach)[..., None] + 1e-6
-        shift = ndimage.gaussian_filter((ground - patch) * band[..., None], (reach, reach, 0)) / weight
         out = image.copy()
-        out[y : y + h, x : x + w] = ground + alpha[..., None] * (np.clip(patch + shift, 0, 1) - ground)
+        out[y : y + h, x : x + w] = blended(ground, patch, alpha, max(0.4 * size, 3))
         return out
     return None
+
+
+def blended(ground: Array, patch: Array, alpha: Array, reach: float) -> Array:
+    """``ground`` (h, w, C) with as much of ``patch`` as ``alpha`` (h, w) says, in the colours that ground has along the border;
+    their difference there is spread by a Gaussian of ``reach`` pixels.
+    """
+    band = (alpha * (1 - alpha))[..., None]  # the border, inside and outside
+    weight = ndimage.gaussian_filter(band, (reach, reach, 0)) + 1e-6
+    shift = ndimage.gaussian_filter((ground - patch) * band, (reach, reach, 0)) / weight
+    return ground + alpha[..., None] * (np.clip(patch + shift, 0, 1) - ground)
 
 
 def pixels(path: Path) -> Array:
