@@ -53,6 +53,12 @@ def blend(
     return change.astype(np.float32), weight
 
 
+def applied(original: Array, change: Array, weight: Array) -> Array:
+    """The original (H, W[, C]) with as much of the change as its weight (H, W) says, in [0, 1]."""
+    share = weight if original.ndim == 2 else weight[..., None]
+    return np.clip(original + share * change, 0, 1).astype(np.float32)
+
+
 def replaced(reconstruction: Array, edited: Array) -> Array:
     """How far the edit put something else in the place of what was there: (H, W) in [0, 1]."""
     low, high = REPLACED

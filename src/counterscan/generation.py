@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from counterscan.blending import blend
+from counterscan.blending import applied, blend
 from counterscan.diffusion import CLEAN, draw, guide, solver_step
 from counterscan.errors import WordsError
 from counterscan.types import Condition, Prediction
@@ -130,9 +130,7 @@ def edited(
     out = []
     for rows in zip(images, before, after, strict=True):
         image, rebuilt, answer = (to_array(row, grey) for row in rows)
-        difference, weight = blend(image, rebuilt, answer)
-        weight = weight if grey else weight[..., None]
-        out.append(to_tensor(np.clip(image + weight * difference, 0, 1), images.shape[1]))
+        out.append(to_tensor(applied(image, *blend(image, rebuilt, answer)), images.shape[1]))
     return torch.stack(out).to(images.device)
 
 

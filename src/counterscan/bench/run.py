@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from counterscan.bench.cases import Pair, pairs
 from counterscan.bench.peers import Peer
 from counterscan.bench.report import DIFFERENCE, MEASURED, limit_keys, stem
-from counterscan.blending import blend
+from counterscan.blending import applied, blend
 from counterscan.editing import to_array, to_tensor
 from counterscan.errors import WordsError
 from counterscan.metrics.intervals import interval, paired
@@ -66,8 +66,7 @@ def answer(backbone: Backbone, method: Method, items: Sequence[Pair], progress: 
             for k, i in enumerate(chosen):
                 factual = items[i].factual
                 change, weight = blend(factual, rebuilt[k], edited[k])
-                inside = weight if factual.ndim == 2 else weight[..., None]
-                out[i] = Answer(edited[k], rebuilt[k], np.clip(factual + inside * change, 0, 1), weight)
+                out[i] = Answer(edited[k], rebuilt[k], applied(factual, change, weight), weight)
             progress(len(out))
     return [out[i] for i in range(len(items))]
 
