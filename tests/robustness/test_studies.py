@@ -18,7 +18,7 @@ from counterscan.robustness.classifier import Classifier
 from counterscan.robustness.disentangle import entangled, entanglement, matrix, moved
 from counterscan.robustness.learning import calibration_error, learn
 from counterscan.robustness.opening import Outputs
-from counterscan.robustness.stress import Effect, effects, ranked, subgroups
+from counterscan.robustness.stress import Effect, effects, limits, ranked, subgroups
 from counterscan.robustness.study import Seen, look
 
 N = 40
@@ -42,6 +42,21 @@ def test_a_certain_effect_comes_before_a_large_one_of_few_images():
     few = Effect("remove a", "x", "all", 5, -0.3, -0.6, -0.01, 0.0, 0.2)
     sure, none = Effect("add b", "x", "all", 40, 0.1, 0.06, 0.14, 0.0, 0.1), replace(few, edit="add c", high=0.1)
     assert ranked([none, few, sure]) == [sure, few, none]
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10])
+def test_intervals_hold_what_they_promise_of_few_patients(n):
+    """Of a thousand samples around 0.1 the interval holds it about as often as it says; by a plain bootstrap of 3 in 0.7."""
+    rng = np.random.default_rng(n)
+    values = (0.1 + 0.05 * rng.standard_normal((n, 1000))).astype(np.float32)
+    low, high = limits(values, [str(i) for i in range(n)], 0)
+    assert 0.91 < ((low < 0.1) & (high > 0.1)).mean() < 0.99
+
+
+def test_of_one_patient_nothing_is_known():
+    zero, moved = np.zeros((3, 1), np.float32), np.full((3, 1), 0.4, np.float32)
+    (row,) = effects("e", ["a"], zero, moved, zero, ["one"] * 3, {})
+    assert (row.low, row.high) == (-1, 1) and not row.distinct
 
 
 def test_intervals_are_by_patient():
