@@ -1,4 +1,7 @@
-"""A small segmenter: where something outlined is, in grey images. Learned from masks; a judge that guides no edit."""
+"""A small segmenter: where something outlined is, in grey images. Learned from masks; a judge that guides no edit.
+
+Four pixels are four channels of one place (Shi et al. 2016), so that convolutions run at half the size.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,17 @@ SIDE, BATCH, RATE = 128, 16, 2e-3
 
 
 def network() -> Any:
-    """A U-Net of 0.6 million parameters, without attention."""
-    widths = (16, 32, 48, 64)
+    """A U-Net without attention."""
     return UNet2DModel(
-        sample_size=SIDE, in_channels=1, out_channels=1, block_out_channels=widths, layers_per_block=1, norm_num_groups=8,
-        down_block_types=("DownBlock2D",) * 4, up_block_types=("UpBlock2D",) * 4, add_attention=False,
+        sample_size=SIDE // 2, in_channels=4, out_channels=4, block_out_channels=(16, 32, 64), layers_per_block=1,
+        norm_num_groups=8, down_block_types=("DownBlock2D",) * 3, up_block_types=("UpBlock2D",) * 3, add_attention=False,
     )  # fmt: skip
+
+
+def logits(model: Any, images: torch.Tensor) -> torch.Tensor:
+    """(N, 1, SIDE, SIDE) of images of that shape in [0, 1]."""
+    halves = torch.nn.functional.pixel_unshuffle(2 * images - 1, 2)
+    return torch.nn.functional.pixel_shuffle(model(halves, 0).sample, 2)
 
 
 def squares(images: Sequence[Path]) -> torch.Tensor:
@@ -44,11 +52,11 @@ def outlines(masks: Sequence[Path], images: Sequence[Path]) -> torch.Tensor:
     return torch.stack([square(mask_of(mask, read(path).unit().shape[:2]).astype(np.float32)) for mask, path in pairs])
 
 
-def loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+def loss(answer: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """Cross-entropy plus 1 - Dice (Milletari et al. 2016)."""
-    p = logits.sigmoid()
+    p = answer.sigmoid()
     dice = (2 * (p * truth).sum((1, 2, 3)) + 1) / (p.sum((1, 2, 3)) + truth.sum((1, 2, 3)) + 1)
-    return torch.nn.functional.binary_cross_entropy_with_logits(logits, truth) + 1 - dice.mean()
+    return torch.nn.functional.binary_cross_entropy_with_logits(answer, truth) + 1 - dice.mean()
 
 
 def learned(images: torch.Tensor, masks: torch.Tensor, epochs: int, seed: int = 0) -> Any:
@@ -66,7 +74,7 @@ def learned(images: torch.Tensor, masks: torch.Tensor, epochs: int, seed: int = 
         light = 0.8 + 0.4 * torch.rand(BATCH, 1, 1, 1, generator=draw)
         flip = torch.rand(BATCH, 1, 1, 1, generator=draw) < 0.5
         x, y = (torch.where(flip, some[at].flip(3), some[at]) for some in (images, masks))
-        value = loss(model(2 * x * light - 1, 0).sample, y)
+        value = loss(logits(model, x * light), y)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
@@ -79,5 +87,5 @@ def learned(images: torch.Tensor, masks: torch.Tensor, epochs: int, seed: int = 
 @torch.no_grad()
 def found(model: Any, images: torch.Tensor) -> NDArray[np.bool_]:
     """Where it sees something, (N, SIDE, SIDE), in images (N, 1, SIDE, SIDE)."""
-    parts = [model(2 * part - 1, 0).sample > 0 for part in images.split(BATCH)]
+    parts = [logits(model, part) > 0 for part in images.split(BATCH)]
     return torch.cat(parts)[:, 0].numpy()

@@ -179,3 +179,49 @@ def test_any_text_is_understood_or_refused(text):
         parse(text, CARD)
     except WordsError as error:
         assert "\n" not in str(error).replace(text, "")  # noqa: PT017
+
+
+DEVICES_AND_FINDINGS = ("pneumothorax", "pleural effusion", "pacemaker", "chest port", "endotracheal tube")
+
+
+@pytest.mark.parametrize(
+    ("text", "removed", "added", "kept"),
+    [
+        ("replace the pacemaker by a chest port", ["pacemaker"], ["chest port"], []),
+        ("Replacing the pacemaker for a port", ["pacemaker"], ["chest port"], []),
+        ("replace the pacemaker with a chest port", ["pacemaker"], ["chest port"], []),
+        ("add an effusion instead of the pneumothorax", ["pneumothorax"], ["pleural effusion"], []),
+        ("put a port in place of the pacemaker", ["pacemaker"], ["chest port"], []),
+        ("show an effusion rather than a pneumothorax", ["pneumothorax"], ["pleural effusion"], []),
+        ("show an effusion instead", [], ["pleural effusion"], []),
+        ("add an effusion, but not without the pacemaker", [], ["pleural effusion"], ["pacemaker"]),
+        ("remove the pacemaker by erasing it", ["pacemaker"], [], []),
+        ("no effusion, no pacemaker", ["pleural effusion", "pacemaker"], [], []),
+    ],
+)
+def test_one_thing_for_another(text, removed, added, kept):
+    request = understand(text, DEVICES_AND_FINDINGS)
+    told = [[named.finding for named in row] for row in (request.remove, request.add, request.keep)]
+    assert told == [removed, added, kept]
+
+
+def test_sides_change_places():
+    changes = parse("replace the left effusion by a right effusion", DEVICES_AND_FINDINGS)
+    assert changes == (Change("pleural effusion", "remove", "left"), Change("pleural effusion", "add", "right"))
+
+
+@pytest.mark.parametrize("tube", ["chest tube", "chest drain", "NG tube", "feeding tube", "tracheostomy tube"])
+def test_another_tube_is_no_endotracheal_tube(tube):
+    with pytest.raises(WordsError, match="no finding|did not understand"):
+        understand(f"add a {tube}", DEVICES_AND_FINDINGS)
+
+
+@pytest.mark.parametrize("text", ["this brain as if it were healthy", "show this head as healthy"])
+def test_a_brain_as_if_it_were_healthy(text):
+    assert understand(text, ("lesion",)).everything
+
+
+def test_a_refused_word_is_not_its_own_hint():
+    with pytest.raises(WordsError) as caught:
+        understand("add a fluid", DEVICES_AND_FINDINGS)
+    assert "mean fluid" not in str(caught.value)

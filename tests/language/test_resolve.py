@@ -162,3 +162,17 @@ def test_unkept_prompts_of_another_grade_never_deny_the_finding():
 )
 def test_nothing_is_unkept_where_nothing_is_kept_or_only_words_tell_it_apart(words):
     assert resolve(**words).unkept is None
+
+
+def test_a_side_and_a_region_of_the_other_side_contradict():
+    for region in ("right lung", "right lower zone"):
+        with pytest.raises(WordsError, match="'left pleural effusion' is not in the region"):
+            resolve(add="left effusion", region=region, findings=("pleural effusion",))
+    for region in (
+        "left lung",
+        "left",
+        "right",
+        "lower zones",
+        "heart",
+    ):  # halves of any image: sides may be the image's
+        assert resolve(add="left effusion", region=region, findings=("pleural effusion",)).region == region

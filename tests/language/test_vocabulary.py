@@ -86,3 +86,23 @@ def test_prompts():
 def test_words_do_not_import_torch():
     code = "import sys, counterscan.language; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("word", "known", "meant"),
+    [
+        ("tumor", ("tumour", "glioma"), "tumour"),
+        ("mass", ("tumour", "glioma"), "tumour"),
+        ("glioma", ("tumour", "glioma"), "glioma"),
+        ("glioma", ("lesion",), "lesion"),
+        ("brain tumor", ("lesion",), "lesion"),
+        ("tumor", ("mass", "lung nodule"), "mass"),
+        ("tumor", (), "tumour"),
+        ("tumour", (), "tumour"),
+        ("adenoma", ("polyp", "instrument"), "polyp"),
+        ("sessile polyp", ("sessile polyp", "flat polyp"), "sessile polyp"),
+        ("pituitary adenoma", ("tumour", "pituitary tumour"), "pituitary tumour"),
+    ],
+)
+def test_the_models_findings_decide_what_a_word_means(word, known, meant):
+    assert lookup(word, known).name == meant

@@ -67,7 +67,7 @@ def understand(text: str, known: Sequence[str] = ()) -> Request:
     Raises:
         WordsError: a word is not understood, it is not said what to do with a finding, or nothing is asked.
     """
-    words = read(text, known)
+    words = exchanged(read(text, known))
     if known:
         _refuse_unknown(words, known)
     else:
@@ -159,9 +159,23 @@ def _extreme(named: Named, degree: str | None) -> str:
 def _refuse_unknown(words: Sequence[Word], known: Sequence[str]) -> None:
     for word in words:
         if word.kind == "unknown":
-            near = nearest(word.text, known) or difflib.get_close_matches(word.text, single_words(), n=2, cutoff=0.8)
+            near = nearest(word.text, known) or difflib.get_close_matches(word.text, single_words(), n=3, cutoff=0.8)
+            near = [name for name in near if name != word.text]  # a word that means something elsewhere in a sentence
             hint = f"did you mean {' or '.join(near)}? " if near else ""
             raise WordsError(f"did not understand the word {word.text!r}: {hint}the model knows {', '.join(known)}")
+
+
+def exchanged(words: Sequence[Word]) -> list[Word]:
+    """The words, where what follows "by" or "for" after "replace" is to be there: "replace the port by a pacemaker"."""
+    row: list[Word] = []
+    replacing = False
+    for word in words:
+        if word.kind == "verb":
+            replacing = word.text.startswith("replac")
+        if replacing and word.text in ("by", "for"):
+            word, replacing = Word("verb", "have", word.text), False
+        row.append(word)
+    return row
 
 
 def invent(words: Sequence[Word]) -> list[Word]:

@@ -60,7 +60,7 @@ WORDS: dict[str, dict[str, str]] = {
             remove, removing, removal of, delete, deleting, erase, erasing, take out, taking out, take,
             take away, take off, get rid of, getting rid of, eliminate, eliminating, clear, clear up, drain,
             resolve, heal, cure, treat, lose, hide, subtract, omit, exclude, extract, strip, strip out, withdraw,
-            drop, minus, replace
+            drop, minus, replace, replacing, instead of, in place of, rather than, in lieu of
         """,
         "add": """
             add, adding, insert, inserting, introduce, introducing, plus, implant, place, put, put in, give,
@@ -72,7 +72,7 @@ WORDS: dict[str, dict[str, str]] = {
         """,
         "keep": """
             keep, keeping, leave, leaving, preserve, preserving, retain, retaining, except, except for, apart from,
-            other than, spare, maintain, aside from, ignore, leave in place, but keep
+            other than, spare, maintain, aside from, ignore, leave in place, but keep, not without, never without
         """,
         "up": """
             increase, increasing, worsen, worsening, enlarge, enlarging, progress, exacerbate, intensify, amplify,
@@ -126,7 +126,7 @@ WORDS: dict[str, dict[str, str]] = {
     "at": {"at": "in, on, at, within, over, of, to, from, into, near, inside, onto, along, overlying"},
     "filler": {
         "filler": """
-            patient, person, image, radiograph, xray, x ray, film, picture, scan, chest, please, can, could, you,
+            patient, person, image, radiograph, xray, x ray, film, picture, scan, slice, mri, chest, brain, head, please, can, could, you,
             would, i, want, like, be, is, are, was, were, there, any, some, all, every, each, just, as, if, it,
             them, they, he, she, him, me, us, same, what, how, look, appear, seen, visible, evidence, sign, size,
             sized, side, sided, lung, hemithorax, thorax, zone, lobe, field, area, region, new, only, completely,

@@ -12,7 +12,7 @@ from counterscan.language.instruction import Request, invent, understand
 from counterscan.language.lexicon import read
 from counterscan.language.naming import Named, gather
 from counterscan.language.phrase import phrase, prompt
-from counterscan.language.vocabulary import DEVICES, finding, lookup
+from counterscan.language.vocabulary import DEVICES, SIDES, finding, lookup
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,6 +95,7 @@ def resolve(
         request = Request(_names(remove, findings), _names(add, findings), kept)
     request = _spell_out(request, findings)
     _refuse_contradictions(request)
+    _refuse_another_side(request, where)
     head = ", ".join(part for part in (template, context) if part)
     changes, keep = _changes(request), tuple(dict.fromkeys(n.finding for n in request.keep))
     apart = bool(keep) and {change.finding for change in changes}.isdisjoint(keep)
@@ -168,6 +169,14 @@ def _refuse_contradictions(request: Request) -> None:
         for other in rows["add"][:i]:
             if one.finding == other.finding and _overlap(one, other):
                 raise WordsError(f"contradiction: {other.phrase!r} and {one.phrase!r} are two versions of one finding")
+
+
+def _refuse_another_side(request: Request, region: str | None) -> None:
+    """What is on one side cannot be changed in a region of the other. ("left" and "right" alone are halves of any image.)"""
+    side, _, zone = (region or "").partition(" ")
+    for named in (*request.remove, *request.add, *request.regrade):
+        if zone and side in SIDES and named.side in SIDES and named.side != side:
+            raise WordsError(f"contradiction: {named.phrase!r} is not in the region {region!r}")
 
 
 def _overlap(one: Named, other: Named) -> bool:

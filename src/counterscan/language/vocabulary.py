@@ -233,6 +233,55 @@ VOCABULARY: tuple[Finding, ...] = (
         severities=GRADES,
     ),
     Finding(
+        "tumour",
+        _words(
+            "tumor, brain tumour, brain tumor, neoplasm, mass, brain mass, lesion, brain lesion, cancer, glioma, meningioma"
+        ),
+        sides=True,
+        places=PLACES,
+        severities=SIZES,
+    ),
+    Finding("glioma", _words("glial tumour, glial tumor, glioblastoma"), sides=True, places=PLACES, severities=SIZES),
+    Finding("meningioma", _words("meningeal tumour, meningeal tumor"), sides=True, places=PLACES, severities=SIZES),
+    Finding(
+        "pituitary tumour",
+        _words("pituitary tumor, pituitary adenoma, pituitary mass, hypophyseal tumour, hypophyseal adenoma"),
+        sides=True,
+        places=PLACES,
+        severities=SIZES,
+    ),
+    Finding(
+        "lesion",
+        _words(
+            "tumour, tumor, mass, neoplasm, glioma, meningioma, brain lesion, brain tumour, brain tumor, white matter lesion"
+        ),
+        sides=True,
+        places=PLACES,
+        severities=SIZES,
+    ),
+    Finding(
+        "polyp",
+        _words(
+            """
+            adenoma, adenomatous polyp, polypoid lesion, sessile polyp, pedunculated polyp, flat polyp, colon polyp,
+            colonic polyp, colorectal polyp, bowel polyp
+            """
+        ),
+        severities=SIZES,
+    ),
+    Finding(
+        "chest tube",
+        _words("chest drain, pleural drain, pleural tube, thoracostomy tube, intercostal drain, thoracic drain"),
+        kind="device",
+        sides=True,
+    ),
+    Finding(
+        "nasogastric tube",
+        _words("ng tube, ngt, feeding tube, gastric tube, enteric tube, orogastric tube, dobhoff tube"),
+        kind="device",
+    ),
+    Finding("tracheostomy tube", _words("tracheostomy, trach tube, tracheostomy cannula"), kind="device"),
+    Finding(
         "mass",
         _words("lung mass, pulmonary mass, tumor, tumour, lung tumor, lung tumour, lung cancer, neoplasm, lung lesion"),
         sides=True,
@@ -269,22 +318,6 @@ VOCABULARY: tuple[Finding, ...] = (
     Finding("fracture", _words("rib fracture, broken rib, bone fracture, fractured rib"), sides=True),
     Finding("tuberculosis", _words("tb, ptb, pulmonary tuberculosis"), sides=True, places=PLACES, severities=GRADES),
     Finding("cavity", _words("cavitation, cavitary lesion"), sides=True, places=PLACES, severities=SIZES),
-    Finding(
-        "tumour",
-        _words("tumor, brain tumour, brain tumor, neoplasm, mass, brain mass, lesion, brain lesion, cancer"),
-        sides=True,
-        places=PLACES,
-        severities=SIZES,
-    ),
-    Finding("glioma", _words("glial tumour, glial tumor, glioblastoma"), sides=True, places=PLACES, severities=SIZES),
-    Finding("meningioma", _words("meningeal tumour, meningeal tumor"), sides=True, places=PLACES, severities=SIZES),
-    Finding(
-        "pituitary tumour",
-        _words("pituitary tumor, pituitary adenoma, pituitary mass, hypophyseal tumour, hypophyseal adenoma"),
-        sides=True,
-        places=PLACES,
-        severities=SIZES,
-    ),
 )
 
 
