@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.data import get_testdata_file
 from tests.cli.test_cli import run
 from tests.models import tiny
 
@@ -42,22 +45,13 @@ def test_several_methods_a_second_opinion_and_formats(model, radiographs, tmp_pa
 
 def test_a_rate_is_promised_by_images_without_the_finding(model, radiographs, tmp_path):
     words = ["--finding", "pacemaker", "--model", model, "--json"]
-    first = [
-        "--calibration",
-        radiographs / "manifest.csv",
-        "--rate",
-        0.2,
-        "--format",
-        "dicom-seg",
-        "-o",
-        tmp_path / "a",
-    ]
+    first = ["--calibration", radiographs / "manifest.csv", "--rate", 0.2, "-o", tmp_path / "a"]
     result, code, said = run("attribute", radiographs / "0.png", *words, *first)
     assert code == 0, said
     (item,) = json.loads(result.stdout)["items"]
     peaks = json.loads((tmp_path / "a/calibration.json").read_text())["peaks"]
     assert len(peaks) == 4 and item["rate"] == 0.2 and item["threshold"] >= max(peaks) - 1e-6
-    assert item["present"] is False and item["regions"] == [] and "segmentation" not in item
+    assert item["present"] is False and item["regions"] == []
     again = ["--calibration", tmp_path / "a/calibration.json", "--rate", 0.2, "-o", tmp_path / "b"]
     result, code, said = run("attribute", radiographs / "0.png", *words[:-1], *again)
     assert code == 0 and "pacemaker not seen, at a false-positive rate of 20 %" in result.stdout
@@ -82,3 +76,28 @@ def test_wrong_words(words, says, model, radiographs, tmp_path):
     _, code, said = run("attribute", radiographs / "0.png", *finding, *words, "--model", model, "-o", tmp_path / "o")
     assert code and says in said and said.count("\n") <= 1
     assert not (tmp_path / "o").exists()
+
+
+def test_a_segmentation_that_cannot_be_is_refused_before_any_work(radiographs, tmp_path, monkeypatch):
+    words = ["--finding", "pacemaker", "--model", "never-opened", "--format", "dicom-seg", "-o", tmp_path / "o"]
+    scan = get_testdata_file("CT_small.dcm")
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    _, code, said = run("attribute", scan, *words)
+    assert (code, said) == (1, "DICOM segmentations need highdicom; pip install counterscan[dicom]")
+    monkeypatch.setitem(sys.modules, "highdicom", ModuleType("highdicom"))
+    _, code, said = run("attribute", scan, radiographs / "0.png", *words)
+    assert (
+        code == 2 and said == f"{radiographs / '0.png'}: a DICOM segmentation needs a DICOM image; ask for png or nifti"
+    )
+    _, code, said = run("attribute", scan, tmp_path / "absent.dcm", *words)
+    assert code == 2 and "no model 'never-opened'" in said
+
+
+def test_without_the_finding_there_is_no_segmentation(model, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "highdicom", ModuleType("highdicom"))
+    monkeypatch.setattr("counterscan.attribution.threshold", lambda null: 2.0)  # more than any change
+    words = ["--finding", "pacemaker", "--model", model, "--format", "dicom-seg", "-o", tmp_path, "--json"]
+    result, code, said = run("attribute", get_testdata_file("CT_small.dcm"), *words)
+    assert code == 0, said
+    (item,) = json.loads(result.stdout)["items"]
+    assert item["present"] is False and "segmentation" not in item

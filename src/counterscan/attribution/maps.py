@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from counterscan.drawing import difference_scale, overlay, signed_map
 from counterscan.errors import ImageError, ModelError, WordsError
-from counterscan.imaging.files import replacing
+from counterscan.imaging.files import is_dicom, replacing
 
 if TYPE_CHECKING:
     from counterscan.attribution import Attribution
@@ -49,6 +49,17 @@ def check_formats(formats: Sequence[str]) -> None:
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
         raise WordsError(f"no format {unknown[0]!r}: known are {', '.join(FORMATS)}")
+
+
+def check_segmentable(images: Sequence[Path]) -> None:
+    """Raises ``WordsError`` for an image that no DICOM segmentation can refer to, ``ModelError`` without highdicom.
+
+    Only what is there is looked at: that an image is absent or damaged is said when it is read.
+    """
+    _highdicom()
+    for path in images:
+        if path.is_file() and not is_dicom(path):
+            raise WordsError(f"{path}: a DICOM segmentation needs a DICOM image; ask for png or nifti")
 
 
 def save_map(
@@ -116,15 +127,19 @@ def save_segmentation(result: Attribution, path: Path) -> Path:
         raise ImageError(f"{result.factual.name}: a DICOM segmentation needs a DICOM image; save PNG or NIfTI")
     if not result.mask.any():
         raise ImageError(f"{result.factual.name}: no {result.finding} was found, and a segmentation may not be empty")
-    try:
-        highdicom: Any = importlib.import_module("highdicom")
-    except ImportError:
-        raise ModelError("DICOM segmentations need highdicom; pip install counterscan[dicom]") from None
+    highdicom = _highdicom()
     refused = "its header does not allow a DICOM segmentation; save PNG or NIfTI"
     with explained(Path(result.factual.name), refused), replacing(path) as draft:
         _segmentation(highdicom, result).save_as(draft, enforce_file_format=True)
         highdicom.seg.segread(draft)  # what the library writes of a header with gaps, it may refuse to read
     return path
+
+
+def _highdicom() -> Any:
+    try:
+        return importlib.import_module("highdicom")
+    except ImportError:
+        raise ModelError("DICOM segmentations need highdicom; pip install counterscan[dicom]") from None
 
 
 def _segmentation(highdicom: Any, result: Attribution) -> Any:

@@ -57,12 +57,14 @@ def attribute(
     Example: counterscan attribute chest.dcm --finding effusion --calibration manifest.csv --rate 0.05 --format dicom-seg -o out
     """
     import counterscan
-    from counterscan.attribution.maps import check_formats
+    from counterscan.attribution.maps import check_formats, check_segmentable
     from counterscan.imaging import read
     from counterscan.scale.devices import open_backbone
 
     folder, formats = folder_for(output, images), list(dict.fromkeys(formats or ["png"]))
     check_formats(formats)
+    if "dicom-seg" in formats:  # whatever will be found: the same command is refused always or never
+        check_segmentable(images)
     if rate is not None and calibration is None:
         raise WordsError("--rate is promised by a calibration; give --calibration with images without the finding")
     share = RATE if rate is None else rate

@@ -10,6 +10,7 @@ import numpy as np
 
 from counterscan.errors import ImageError
 from counterscan.imaging.composite import composite
+from counterscan.imaging.files import is_dicom
 from counterscan.imaging.picture import Picture, from_array
 from counterscan.imaging.resize import Placement, fit
 
@@ -29,7 +30,7 @@ def read(path: str | Path, *, slice_index: int | None = None) -> Picture:
         if not path.is_file():
             raise ImageError(f"{path.name}: no such file")
         with path.open("rb") as file:
-            start = file.read(132)
+            start = file.read(1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a file name"
         raise ImageError(f"{path.name[:80]!r}: cannot be opened ({reason})") from None
@@ -46,7 +47,7 @@ def read(path: str | Path, *, slice_index: int | None = None) -> Picture:
         from counterscan.imaging.stack import read_npy
 
         return read_npy(path)
-    if start[128:] == b"DICM" or name.endswith((".dcm", ".dicom")):
+    if is_dicom(path):
         from counterscan.imaging.dicom import read_dicom
 
         return read_dicom(path)

@@ -28,6 +28,12 @@ def replacing(path: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM, by its first bytes or its ending."""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom")
+
+
 def digest(path: Path) -> str:
     """16 hex digits that change with what is in a file."""
     with path.open("rb") as file:

@@ -15,6 +15,7 @@ from typing import Any
 from counterscan.data.manifest import Record
 from counterscan.data.readers.source import SEXES, Source
 from counterscan.errors import DataError
+from counterscan.imaging.files import is_dicom
 
 TAGS = ["PatientID", "PatientAge", "PatientBirthDate", "PatientSex", "StudyDate", "ViewPosition", "Rows", "Columns"]
 YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
@@ -30,10 +31,8 @@ def open_source(source: Path, work: Path) -> Source:
 def files(source: Path) -> Iterator[Path]:
     """The DICOM files under a folder, by their first bytes or their ending, in order."""
     for path in sorted(source.rglob("*")):
-        if path.is_file() and path.name != "DICOMDIR" and not path.name.startswith("."):
-            with path.open("rb") as file:
-                if file.read(132)[128:] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom"):
-                    yield path
+        if path.is_file() and path.name != "DICOMDIR" and not path.name.startswith(".") and is_dicom(path):
+            yield path
 
 
 def _records(source: Path) -> Iterator[Record]:
