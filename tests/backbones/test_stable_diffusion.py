@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,15 @@ def test_a_row_of_condition_serves_its_row_of_latents(model: StableDiffusion) ->
     torch.testing.assert_close(both.clean[1:], alone.clean, atol=1e-4, rtol=1e-4)
     with pytest.raises(ValueError, match="3 condition rows for 2 latents"):
         model.predict(z, 500, model.embed(["a", "b", "c"]))
+
+
+def test_words_that_can_only_be_spelled_are_named() -> None:
+    backbone = load("chest-nih")
+    with pytest.warns(UserWarning, match="does not know 'zebra', 'bicycle', and goes by"):
+        backbone.embed(["zebra on a bicycle, left pleural effusion"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        backbone.embed(["", "nih chest radiograph, PA, male: small left pleural effusion, no pacemaker."])
 
 
 def test_too_long_a_prompt_names_what_is_cut(model: StableDiffusion) -> None:

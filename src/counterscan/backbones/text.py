@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -17,8 +18,12 @@ def longest(tokenizer: Any, encoder: Any) -> int:
 
 
 def token_ids(tokenizer: Any, prompts: Sequence[str], length: int, name: str) -> Any:
-    """The ids (B, length) of prompts, padded, with their ``attention_mask``. Warns, naming the words that are cut."""
+    """The ids (B, length) of prompts, padded, with their ``attention_mask``. Warns, naming words that are cut or unknown."""
     for prompt in prompts:
+        if unknown := unknown_words(tokenizer, prompt):
+            warnings.warn(
+                f"{name} does not know {', '.join(map(repr, unknown))}, and goes by the other words", stacklevel=5
+            )
         ids = tokenizer(prompt, truncation=False, verbose=False)["input_ids"]
         if len(ids) > length:
             cut = tokenizer.decode(ids[length - 1 : -1])
@@ -26,6 +31,21 @@ def token_ids(tokenizer: Any, prompts: Sequence[str], length: int, name: str) ->
                 f"the prompt is too long for {name} ({len(ids)} of {length} tokens); cut: {cut!r}", stacklevel=5
             )
     return tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+
+
+def unknown_words(tokenizer: Any, prompt: str) -> list[str]:
+    """The words of a prompt that a tokenizer can only spell, letter by letter, or not at all."""
+    if not tokenizer.is_fast:
+        return []
+    told = tokenizer(prompt, return_offsets_mapping=True, verbose=False)
+    ids = {place: number for number, place in zip(told["input_ids"], told["offset_mapping"], strict=True)}
+    unknown = []
+    for word in re.finditer("[A-Za-z]{3,}", prompt):
+        inside = [place for place in ids if word.start() <= place[0] < place[1] <= word.end()]
+        spelled = len(inside) == len(word[0])
+        if spelled or any(ids[place] == tokenizer.unk_token_id for place in inside):
+            unknown.append(word[0])
+    return list(dict.fromkeys(unknown))
 
 
 def word_pieces(tokenizer: Any, prompt: str, length: int) -> list[str]:

@@ -126,8 +126,8 @@ WORDS: dict[str, dict[str, str]] = {
     "at": {"at": "in, on, at, within, over, of, to, from, into, near, inside, onto, along, overlying"},
     "filler": {
         "filler": """
-            patient, person, image, radiograph, xray, x ray, film, picture, scan, slice, mri, chest, brain, head, please, can, could, you,
-            would, i, want, like, be, is, are, was, were, there, any, some, all, every, each, just, as, if, it,
+            patient, person, image, radiograph, xray, x ray, film, picture, scan, slice, mri, chest, brain, head, please, can,
+            could, you, would, i, want, like, be, is, are, was, were, there, any, some, all, every, each, just, as, if, it,
             them, they, he, she, him, me, us, same, what, how, look, appear, seen, visible, evidence, sign, size,
             sized, side, sided, lung, hemithorax, thorax, zone, lobe, field, area, region, new, only, completely,
             fully, entirely, totally, now, out, away, off, both, so, do, does, did, should, must, will, may, let,

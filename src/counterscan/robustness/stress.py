@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from counterscan.language.spelling import key
 from counterscan.language.vocabulary import DEVICES
+from counterscan.robustness.names import meant
 
 REPEATS = 2000  # bootstrap draws
 
 
 @dataclass(frozen=True)
 class Effect:
-    """The mean change of one output's probability under one edit in one group, with a 95 % interval by patient (see :func:`limits`).
+    """The mean change of one output's probability under one edit in one group, with a 95 % interval by patient (:func:`limits`).
 
     ``null`` is the same mean under the null edit; ``flips`` the share of images whose decision at 1/2 turned.
     """
@@ -91,10 +91,11 @@ def subgroups(rows: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.bool_]]
 
 def _devices(rows: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.bool_]]:
     """With any device, and with none: as the column of them all says, else as those of single devices say together."""
-    columns = {key(name): name for row in rows for name in row}
+    columns = dict.fromkeys(name for row in rows for name in row)
+    labels = [name for name in columns if any(_number(row.get(name)) in (0, 1) for row in rows)]
 
     def named(*names: str) -> list[str]:
-        return [columns[key(name)] for name in names if key(name) in columns]
+        return [found for name in names if (found := meant(name, labels)) in labels]
 
     together, single = named("support devices"), named(*DEVICES)
     if not (together or single):
