@@ -339,5 +339,29 @@ def test_columns_that_cannot_be_balanced_are_named(manifest, model, tmp_path, ru
     assert not (tmp_path / "a").exists()
 
 
+def test_synonyms_absent_and_damaged_images(manifest, model, tmp_path, run):
+    """The columns, and the judge's labels, are found by what they mean; the rest is done, and both faults are named."""
+    from counterscan.robustness.classifier import Classifier
+
+    Classifier(["Pacer"], size=32, width=8).save(tmp_path / "c", {})
+    (tmp_path / "bad.png").write_bytes(b"")
+    images = [manifest.parent / "0.png", tmp_path / "bad.png", manifest.parent / "1.png", tmp_path / "absent.png"]
+    rows = [{"path": path, "pleural effusion": i % 2, "pacemaker": i % 2} for i, path in enumerate(images)]
+    words = ["augment", write_manifest(tmp_path, rows), "--finding", "effusion", "--against", "PPM"]
+    words += ["--judge", tmp_path / "c", "--model", model, "--method", "sdedit", "-o", tmp_path / "a", "--json"]
+    code, out, err = run(words)
+    told = json.loads(out)
+    assert code == 1 and (told["finding"], told["against"]) == ("pleural effusion", "pacemaker")
+    wrong = [f"{tmp_path / 'absent.png'}: no such file", f"{tmp_path / 'bad.png'}: the file is empty"]
+    assert told["failed"] == wrong and all(reason in err for reason in wrong)
+    assert (told["rows"], told["made"] + told["refused"]) == (3, 3)
+    made = [json.loads(line) for line in (tmp_path / "a" / "made.jsonl").read_text().splitlines()]
+    assert all(("judged pacemaker" in row) != ("failed" in row) for row in made)
+    (tmp_path / "bad.png").write_bytes(images[0].read_bytes())
+    assert json.loads(run(words)[1])["failed"] == wrong[:1]
+    code, _, err = run([*words[:3], "pleural effusion", "--against", "effusion", *words[6:]])
+    assert code == 2 and "against itself" in err
+
+
 def test_a_task_names_its_first_value():
     assert Task(0, (("pacemaker", 0), ("effusion", 1)), 7).value == 0

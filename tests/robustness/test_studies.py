@@ -17,6 +17,7 @@ from counterscan.errors import DataError
 from counterscan.robustness.classifier import Classifier
 from counterscan.robustness.disentangle import entangled, entanglement, matrix, moved
 from counterscan.robustness.learning import calibration_error, learn
+from counterscan.robustness.names import meant
 from counterscan.robustness.opening import Outputs
 from counterscan.robustness.stress import Effect, effects, limits, ranked, subgroups
 from counterscan.robustness.study import Seen, look
@@ -96,6 +97,8 @@ def test_subgroups_by_devices_follow_any_column_of_one():
         "without devices": [True, False, False, False],
     }
     assert by_devices({"sex": "F", "pleural effusion": "1"}) == {}
+    other = [{"PPM": "1", "equipment": "Siemens"}, {"PPM": "0", "equipment": "Philips"}]  # synonyms, but no label
+    assert by_devices(*other) == {"with devices": [True, False], "without devices": [False, True]}
 
 
 def test_entanglement_of_a_clean_and_of_a_tangled_matrix():
@@ -213,11 +216,73 @@ def test_a_bad_image_is_named_and_the_others_are_studied(manifest, model, tmp_pa
     assert (code, json.loads(out)["n"], json.loads(out)["failed"]) == (0, 4, []), err
     (tmp_path / "bad.png").write_bytes(b"")
     code, out, err = run(["stress", *words, "-n", 2, "--remove", "pleural effusion", "-o", tmp_path / "none"])
-    assert code == 1 and json.loads(out)["n"] == 1
+    assert (code, out) == (1, "")
+    bad = f"the first that cannot: {tmp_path / 'bad.png'}: the file is empty"
+    assert err == f"counterscan: 1 of 2 images can be used, 2 or more are needed; {bad}\n"
+    assert not (tmp_path / "none" / "run.json").exists()
     for row in rows:
         row["path"] = tmp_path / "bad.png"
     code, _, err = run(["stress", words[0], write_manifest(tmp_path, rows), *words[2:], "-o", tmp_path / "all"])
-    assert code == 1 and "none of 4 images can be used; the first: " in err
+    assert code == 1 and f"none of 4 images can be used, 2 or more are needed; {bad}" in err
+
+
+def test_an_absent_image_is_as_a_bad_one(manifest, model, tmp_path, run):
+    Classifier(["pacemaker"], size=32, width=8).save(tmp_path / "c", {"name": "untrained"})
+    table = tmp_path / "set" / "manifest.csv"
+    table.parent.mkdir()
+    table.write_text(f"path\n{manifest.parent / '0.png'}\nabsent.png\n{manifest.parent / '1.png'}\n")
+    words = [tmp_path / "c", table, "--remove", "pacemaker", "--model", model, "--method", "sdedit", "--json"]
+    for command in ("stress", "disentangle"):
+        code, out, err = run([command, *words, "-o", tmp_path / command])
+        assert (code, json.loads(out)["n"]) == (1, 2), err
+        assert json.loads(out)["failed"] == [f"{tmp_path / 'set' / 'absent.png'}: no such file"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("path,pacemaker\n", "m.csv: lists no image"), ("path,pacemaker\na.png,1\n,0\n", "m.csv: row 2, path: is empty")],
+)
+def test_a_manifest_that_names_no_image_is_refused(text, says, model, tmp_path, run):
+    Classifier(["pacemaker"], size=32, width=8).save(tmp_path / "c", {})
+    (tmp_path / "m.csv").write_text(text)
+    study = [tmp_path / "c", tmp_path / "m.csv", "--remove", "pacemaker", "--model", model]
+    balance = [tmp_path / "m.csv", "--finding", "pacemaker", "--against", "sex", "--model", model]
+    for words in (["stress", *study], ["augment", *balance], ["train-classifier", balance[0], "--labels", "pacemaker"]):
+        code, _, err = run([*words, "-o", tmp_path / "o"])
+        assert code == 1 and says in err and err.count("\n") == 1
+
+
+def test_synonyms_mean_the_outputs_and_columns(manifest, model, tmp_path, run):
+    Classifier(["pleural effusion", "pacemaker"], size=32, width=8).save(tmp_path / "c", {"name": "untrained"})
+    words = [tmp_path / "c", manifest, "--remove", "effusion", "--remove", "PPM", "--method", "sdedit", "-n", 2]
+    code, out, err = run(["disentangle", *words, "--model", model, "-o", tmp_path / "d", "--json"])
+    assert code == 0, err
+    assert json.loads(out)["edits"] == ["remove effusion", "remove PPM"]
+    assert json.loads(out)["outputs"] == ["pleural effusion", "pacemaker"]
+    words = ["train-classifier", manifest, "--labels", "Effusion,pacemaker", "--group", "pacer", "--epochs", 1]
+    code, out, err = run([*words, "--size", 32, "-o", tmp_path / "t", "--json"])
+    assert code == 0, err
+    assert (
+        json.loads(out)["labels"] == ["pleural effusion", "pacemaker"]
+        and "worst_group_auc" in json.loads(out)["scores"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("word", "names", "found"),
+    [
+        ("effusion", ["pleural effusion", "effusion"], "effusion"),
+        ("effusion", ["pleural effusion"], "pleural effusion"),
+        ("pleural effusion", ["Effusion"], "Effusion"),
+        ("Pleural_Effusions", ["edema", "pleural effusion"], "pleural effusion"),
+        ("mass", ["tumour"], "tumour"),
+        ("support devices", ["pacemaker", "support_device"], "support_device"),
+        ("support devices", ["pacemaker"], "support devices"),
+        ("sexx", ["sex"], "sexx"),
+    ],
+)
+def test_a_word_means_itself_first(word, names, found):
+    assert meant(word, names) == found
 
 
 def test_a_stopped_study_goes_on(manifest, tmp_path, monkeypatch):
@@ -295,7 +360,12 @@ def test_wrong_words_end_with_two(manifest, model, tmp_path, run):
     (tmp_path / "bad.csv").write_text("path\nabsent.png\n")
     code, _, err = run(["stress", tmp_path / "c", tmp_path / "bad.csv", *words[2:]])
     assert code == 1
-    assert "row 2: absent.png" in err
+    assert (
+        f"none of 1 images can be used, 2 or more are needed; the first that cannot: {tmp_path / 'absent.png'}: no such"
+        in err
+    )
+    code, _, err = run(["train-classifier", tmp_path / "bad.csv", "--labels", "gout", "-o", tmp_path / "t"])
+    assert code == 1 and f"bad.csv: 1 images are absent: {tmp_path / 'absent.png'}: no such file" in err
 
 
 def test_a_classifier_of_colour_pictures_sees_their_colour(tmp_path):

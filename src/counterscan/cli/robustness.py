@@ -66,7 +66,7 @@ def stress(
 
     rows, looked, failed = _look(
         read_table(manifest)[:count], asked, outputs, backbone, folder / "stress.jsonl",
-        method=method, seed=seed, keep=lambda key, result: save_view(result, view(key)),
+        least=2, method=method, seed=seed, keep=lambda key, result: save_view(result, view(key)),
     )  # fmt: skip
     found, shown, owners, groups = [], {}, patients(rows), subgroups(rows)
     for name, some in looked.items():
@@ -112,6 +112,7 @@ def disentangle(
     Example: counterscan disentangle chest-world-judge manifest.csv --remove pacemaker --remove cardiomegaly -o out
     """
     from counterscan.robustness.disentangle import entangled, matrix, moved
+    from counterscan.robustness.names import meant
     from counterscan.robustness.report import heat_map
     from counterscan.robustness.stress import effects
     from counterscan.robustness.study import patients, read_table, stacked
@@ -119,7 +120,7 @@ def disentangle(
     folder, outputs = folder_for(output), opened(classifier, labels, size, channels)
     backbone = _load(model, offline)
     asked = _asked(remove, add, backbone, method)
-    targets = [name.split(" ", 1)[1] for name in asked]
+    targets = [meant(name.split(" ", 1)[1], outputs.labels) for name in asked]
     unknown = [name for name, target in zip(asked, targets, strict=True) if target not in outputs.labels]
     if unknown:
         raise WordsError(
@@ -185,17 +186,22 @@ def augment(
     """
     from counterscan.robustness.augment import Gates, columns, counts
     from counterscan.robustness.balancing import balance, write_manifest
-    from counterscan.robustness.study import read_table
+    from counterscan.robustness.names import meant
+    from counterscan.robustness.study import absent, read_table
 
+    everything = read_table(manifest)
+    finding, *against = (meant(name, list(everything[0])) for name in (finding, *against))
     if finding in against:
         raise WordsError(f"{finding!r} cannot be balanced against itself: name another column after --against")
     folder, backbone, gates = folder_for(output), _load(model, offline), Gates()
-    table = read_table(manifest)
+    table, failed = [row for row in everything if not absent([row])], absent(everything)
+    if not table:
+        raise DataError(f"none of {len(failed)} images can be used; the first: {failed[0]}")
     rows = [row for row in table if str(row.get("split") or "train") == "train"][:count]
     others = [row for row in table if str(row.get("split") or "train") != "train"]
     edited, held = columns(rows, finding, against)
-    absent = [name for name in held if not any(name in row for row in rows)]
-    _asked(edited + absent, edited + absent, backbone, method)
+    unknown = [name for name in held if not any(name in row for row in rows)]
+    _asked(edited + unknown, edited + unknown, backbone, method)
     outputs = opened(judge, labels, size, channels) if judge else None
     with progress("augment") as tell:
         made = balance(
@@ -214,6 +220,7 @@ def augment(
         "finding": finding,
         "against": ", ".join(names[1:]),
         "edited": edited,
+        "failed": list(dict.fromkeys([*failed, *(row["failed"] for row in made if "failed" in row)])),
         "model": backbone.card.name,
         "cells": [
             dict(zip(names, cell, strict=True)) | {"before": before[cell], "after": after[cell]}
@@ -222,11 +229,8 @@ def augment(
     }
     settings = {"manifest": manifest, "judge": judge, "method": method, "seed": seed, "gates": asdict(gates)}
     write_run(folder, "augment", settings, summary, [backbone])
-    emit(
-        summary,
-        as_json,
-        f"{len(used)} counterfactuals beside {len(rows)} images, {len(made) - len(used)} refused: {written}",
-    )
+    text = f"{len(used)} counterfactuals beside {len(rows)} images, {len(made) - len(used)} refused: {written}"
+    _finish(summary, as_json, [text])
 
 
 def train_classifier(
@@ -247,14 +251,19 @@ def train_classifier(
     Example: counterscan train-classifier manifest.csv --labels "pleural effusion" --group pacemaker -o classifier
     """
     from counterscan.robustness.learning import OBJECTIVES, learn
-    from counterscan.robustness.study import read_table
+    from counterscan.robustness.names import meant
+    from counterscan.robustness.study import absent, read_table
 
     if objective not in OBJECTIVES:
         raise WordsError(f"no objective {objective!r}: known are {', '.join(OBJECTIVES)}")
-    folder, names = folder_for(output), [part.strip() for part in labels.split(",")]
+    folder, table = folder_for(output), read_table(manifest)
+    if missing := absent(table):
+        raise DataError(f"{manifest}: {len(missing)} images are absent: {'; '.join(missing[:3])}")
+    columns = list(table[0])
+    names, group = [meant(part.strip(), columns) for part in labels.split(",")], group and meant(group, columns)
     with progress("training") as tell:
         model, scores = learn(
-            read_table(manifest),
+            table,
             names,
             group=group,
             objective=objective,
@@ -307,9 +316,11 @@ def _asked(
 
 
 def _look(
-    table: list[Any], asked: dict[str, Any], outputs: Any, backbone: Any, made: Path, **how: Any
+    table: list[Any], asked: dict[str, Any], outputs: Any, backbone: Any, made: Path, least: int = 1, **how: Any
 ) -> tuple[list[Any], dict[str, list[Any]], list[str]]:
-    """The rows whose images could be edited in every way, by edit what was seen of these, and what is wrong with the others."""
+    """The rows whose images could be edited in every way, ``least`` or more, by edit what was seen of these, and what is wrong
+    with the others.
+    """
     from counterscan.robustness.study import look
 
     looked = {}
@@ -318,8 +329,9 @@ def _look(
             looked[name] = look(outputs, table, request, backbone, made, **how, progress=tell)
     wrong = [next((one["error"] for one in some if "error" in one), "") for some in zip(*looked.values(), strict=True)]
     good, failed = [i for i, reason in enumerate(wrong) if not reason], [reason for reason in wrong if reason]
-    if not good:
-        raise DataError(f"none of {len(table)} images can be used{f'; the first: {failed[0]}' if failed else ''}")
+    if len(good) < least:
+        used = f"{len(good) or 'none'} of {len(table)} images can be used, {least} or more are needed"
+        raise DataError(used + (f"; the first that cannot: {failed[0]}" if failed else ""))
     return [table[i] for i in good], {name: [some[i] for i in good] for name, some in looked.items()}, failed
 
 

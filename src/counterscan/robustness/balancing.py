@@ -21,6 +21,7 @@ from counterscan.metrics.truth import drift_outside
 from counterscan.robustness import ledger
 from counterscan.robustness.audit import Gallery, grey, identity, open_gallery, twin
 from counterscan.robustness.augment import Gates, Measured, Task, columns, known, passes, plan
+from counterscan.robustness.names import meant
 from counterscan.robustness.study import patients, probabilities
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def balance(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Do the edits of :func:`plan` into ``folder/images``; a manifest row for each, ``refused`` saying why one is not used.
+    """Do the edits of :func:`plan` into ``folder/images``; a manifest row for each, ``refused`` saying why one is not used, and
+    ``failed`` too where the image could not be edited.
 
     Every row has what its edit was made with and what the gates measured (:class:`Measured`, and ``judged LABEL``). Goes on
     where it stopped: what ``folder/made.jsonl`` has from the same image by the same model, method, judge and gates is not made
@@ -60,11 +62,12 @@ def balance(
             wanted = {name: known(source, name) or 0 for name in labels} | dict(task.changes)
             key = ledger.key(how, *map(str, files_of(source).values()), task, wanted)
             row = done.get(key)
-            if row is None:
+            if row is None or "failed" in row:  # its image may have been repaired
                 gallery = gallery or open_gallery(rows, gates.rate, backbone.card)
                 facts, result = _edited(source, task, backbone, method)
                 if result is not None:
                     seen = measure(result, owners[task.index], gallery, judge)
+                    seen = replace(seen, saw=_by_column(seen.saw, list(wanted)))
                     facts |= _told(seen, wanted) | {"refused": passes(seen, wanted, gates)}
                     if not facts["refused"]:
                         facts |= _write(result, list(seen_by(backbone.card, files_of(source))), task, key, folder)
@@ -114,9 +117,16 @@ def _edited(
         picture = read(seen_by(backbone.card, files_of(row)).values())
         result = edit(picture, **words, method=method, model=backbone, seed=task.seed)
     except CounterscanError as error:
-        return facts | {"refused": str(error)}, None
+        path, reason = Path(row["path"]), str(error)
+        return facts | {"refused": reason, "failed": f"{path}: {reason.removeprefix(f'{path.name}: ')}"}, None
     said = {"caption": result.edit.target} if row.get("caption") else {}  # the old one speaks of what is gone
     return facts | said | {"method": result.method}, result
+
+
+def _by_column(saw: Mapping[str, float], columns: Sequence[str]) -> dict[str, float]:
+    """What the judge saw of the columns that it has a label for, whatever it calls them."""
+    labels = {name: meant(name, list(saw)) for name in columns}
+    return {name: saw[label] for name, label in labels.items() if label in saw}
 
 
 def _told(seen: Measured, wanted: Mapping[str, int]) -> dict[str, Any]:

@@ -40,8 +40,8 @@ class Seen:
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:
-    """The rows of a manifest (CSV or Parquet), with absolute ``path``, ``mask`` and ``path_*``; what is unknown is empty.
-    ``DataError`` names what is wrong.
+    """The rows of a manifest (CSV or Parquet), one or more, with absolute ``path``, ``mask`` and ``path_*``; what is unknown is
+    empty. Images may be absent. ``DataError`` names what is wrong.
     """
     import pandas as pd
 
@@ -54,14 +54,21 @@ def read_table(path: Path) -> list[dict[str, Any]]:
     if "path" not in table:
         raise DataError(f"{path}: has no column 'path'; counterscan data import makes a manifest")
     rows: list[dict[str, Any]] = table.astype(object).where(table.notna(), "").to_dict("records")
-    missing = [f"row {i + 2}: {row['path']}" for i, row in enumerate(rows) if not (path.parent / row["path"]).is_file()]
-    if missing:
-        raise DataError(f"{path}: {len(missing)} images are absent: {'; '.join(missing[:3])}")
+    if not rows:
+        raise DataError(f"{path}: lists no image")
+    empty = [str(i) for i, row in enumerate(rows, 1) if not row["path"]]
+    if empty:
+        raise DataError(f"{path}: row {', '.join(empty[:3])}, path: is empty; name an image")
     files = [name for name in table if name == "mask" or str(name).startswith(CONTRAST)]
     for row in rows:
         row |= {name: str((path.parent / row[name]).resolve()) for name in files if row[name]}
         row["path"] = path.parent / row["path"]
     return rows
+
+
+def absent(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is wrong with the rows whose image is absent, each by its path."""
+    return [f"{row['path']}: no such file" for row in rows if not Path(row["path"]).is_file()]
 
 
 def patients(rows: Sequence[Mapping[str, Any]]) -> list[str]:

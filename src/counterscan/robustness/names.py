@@ -1,0 +1,28 @@
+"""Which output or column a word means: names of classifiers and manifests are as various as what people ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from counterscan.errors import WordsError
+from counterscan.language.spelling import key
+from counterscan.language.vocabulary import lookup
+
+
+def meant(word: str, names: Sequence[str]) -> str:
+    """The one of ``names`` that a word means: itself, else that of which it is a synonym or another spelling, else itself."""
+    if word in names:
+        return word
+    with suppress(WordsError):
+        found = lookup(word, names).name  # an ambiguous word means what is there
+        if found in names:
+            return found
+    return next((name for name in names if _meaning(name) == _meaning(word)), word)
+
+
+def _meaning(word: str) -> tuple[str, ...]:
+    try:
+        return key(lookup(word).name)
+    except WordsError:
+        return key(word)
