@@ -10,7 +10,7 @@ from tests.scale.conftest import write_images
 from typer.testing import CliRunner
 
 from counterscan.cli import app
-from counterscan.errors import WordsError
+from counterscan.errors import DataError, WordsError
 from counterscan.result import Counterfactual
 from counterscan.robustness.classifier import Classifier
 from counterscan.robustness.opening import open_classifier
@@ -38,6 +38,33 @@ def test_json_and_exit_codes(model, tmp_path):
     summary = json.loads(result.stdout)
     assert (summary["done"], summary["failed"], summary["skipped"]) == (3, 1, 3)
     assert result.stderr.splitlines() == ["counterscan: absent.png: no such file"]
+
+
+def test_rows_that_name_no_image_are_recorded_and_the_others_done(model, tmp_path):
+    manifest, out = write_images(tmp_path, 2), tmp_path / "out"
+    good = manifest.read_text()
+    manifest.write_text(good + ",30\nx.png,31,old, very\n")
+    words = (manifest, "--remove", "pacemaker", "--method", "sdedit", "--model", model, "-o", out, "--json")
+    for skipped in (0, 2):
+        result = run(*words)
+        assert result.exit_code == 1
+        summary = json.loads(result.stdout)
+        assert [summary[name] for name in ("items", "done", "failed", "skipped")] == [4, 2, 2, skipped]
+        assert result.stderr.splitlines() == [
+            "counterscan: row 3: its path is empty; name an image",
+            "counterscan: row 4: has 4 fields, the header 2; quote a field with a ','",
+        ]
+    rows = pd.read_parquet(out / "ledger").set_index("item")
+    assert list(rows.loc[["row 3", "row 4"], "status"]) == ["failed"] * 2
+    manifest.write_text(good)
+    assert run(*words).exit_code == 0
+
+
+def test_a_manifest_without_rows_is_refused(model, tmp_path):
+    (tmp_path / "m.csv").write_text("path,age\n")
+    result = run(tmp_path / "m.csv", "--remove", "pacemaker", "--model", model, "-o", tmp_path / "out")
+    assert isinstance(result.exception, DataError) and str(result.exception) == f"{tmp_path / 'm.csv'}: lists no image"
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_judge_scores_every_result_in_the_ledger(model, tmp_path):

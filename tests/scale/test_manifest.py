@@ -32,7 +32,7 @@ def test_paths_come_back_each_once(ending, paths):
             table.to_json(manifest, orient="records", lines=True, force_ascii=False)
         else:
             table.to_csv(manifest, index=False, sep="\t" if ending == "tsv" else ",")
-        assert read_images(manifest)["path"].to_pylist() == list(dict.fromkeys(paths))
+        assert read_images(manifest)[0]["path"].to_pylist() == list(dict.fromkeys(paths))
 
 
 @pytest.mark.parametrize(
@@ -40,9 +40,8 @@ def test_paths_come_back_each_once(ending, paths):
     [
         ("m.csv", "file,age\na.png,1\n", "has no column 'path'"),
         ("m.jsonl", '{"file": "a.png"}', "has no column 'path'"),
-        ("m.csv", "path,age\na.png,1\n,2\n  ,3\n", r"2 rows have an empty 'path' \(rows 2, 3\)"),
+        ("m.csv", "path,age\n", "m.csv: lists no image"),
         ("m.csv", "", "not a readable manifest"),
-        ("m.csv", "path,age\na.png\n", "not a readable manifest"),
         ("m.jsonl", '{"path": 3', "not a readable manifest"),
         ("m.parquet", "nonsense", "not a readable manifest"),
         ("m.txt", "path\n", "a manifest is a .csv"),
@@ -64,11 +63,35 @@ def test_contrasts_are_those_of_the_first_row_of_a_path(ending, tmp_path):
         table.to_csv(manifest, index=False, sep="\t" if ending == "tsv" else ",", encoding="utf-8-sig")
     else:
         table.to_parquet(manifest) if ending == "parquet" else table.to_json(manifest, orient="records", lines=True)
-    items = list(job.items(read_images(manifest), tmp_path))
+    items = list(job.items(read_images(manifest)[0], tmp_path))
     assert [(item.id, item.path, item.contrasts) for item in items] == [
         ("x", tmp_path / "x", {"path_T1": tmp_path / "a"}),
         ("y", tmp_path / "y", {}),
     ]
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "parquet", "jsonl"])
+def test_rows_that_name_no_image_are_told_by_their_number(ending, tmp_path):
+    paths, manifest = ["a.png", "", "b.png", "  ", None], tmp_path / f"m.{ending}"
+    table = pd.DataFrame({"path": paths, "age": range(5)})
+    if ending in ("csv", "tsv"):
+        table.to_csv(manifest, index=False, sep="\t" if ending == "tsv" else ",")
+    else:
+        table.to_parquet(manifest) if ending == "parquet" else table.to_json(manifest, orient="records", lines=True)
+    images, unusable = read_images(manifest)
+    assert images["path"].to_pylist() == ["a.png", "b.png"]
+    assert [tuple(bad) for bad in unusable] == [(n, "its path is empty; name an image") for n in (2, 4, 5)]
+
+
+def test_rows_of_too_many_or_too_few_fields_cost_the_others_nothing(tmp_path):
+    (tmp_path / "m.csv").write_text("age,path\n1,a.png\n2,b.png,old, very\n\n3\n4,\n5,c.png\n")
+    images, unusable = read_images(tmp_path / "m.csv")
+    assert images["path"].to_pylist() == ["a.png", "c.png"]
+    assert [bad.row for bad in unusable] == [2, 3, 4]
+    assert unusable[0].reason == "has 4 fields, the header 2; quote a field with a ','"
+    (tmp_path / "m.csv").write_text("age,path\n1,a.png,\n")
+    images, unusable = read_images(tmp_path / "m.csv")
+    assert (len(images), len(unusable)) == (0, 1)
 
 
 def test_an_absent_manifest(tmp_path):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from counterscan.data.manifest import CONTRAST
 from counterscan.errors import DataError
@@ -12,37 +13,51 @@ from counterscan.errors import DataError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SHOWN = 5
 NO_PATH = "{}: has no column 'path'; a manifest names its images in one, relative to its own folder or absolute"
 
 
-def read_images(manifest: Path) -> pa.Table:
-    """``path`` and the columns ``path_*`` of other contrasts as written, each path once, in order.
+class Unusable(NamedTuple):
+    """A row (1-based, the header not counted) that names no image, and what is wrong with it."""
 
-    ``DataError`` names the file and every row without a path.
+    row: int
+    reason: str
+
+
+def read_images(manifest: Path) -> tuple[pa.Table, list[Unusable]]:
+    """``path`` and the columns ``path_*`` of other contrasts as written, each path once, in order; and the rows without one, or
+    with more or fewer fields than the header.
+
+    ``DataError`` where the file is no manifest or has no row.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    table = _table(manifest)
+    table, torn = _table(manifest)
     if "path" not in table.column_names:
         raise DataError(NO_PATH.format(manifest))
+    if not table.num_rows and not torn:
+        raise DataError(f"{manifest}: lists no image")
     names = ["path", *filter(_contrast, table.column_names)]
     table = pa.table({name: pc.utf8_trim_whitespace(table[name].cast(pa.string())) for name in names})
+    empty = pc.fill_null(pc.equal(table["path"], ""), True)
+    skipped = {bad.row for bad in torn}
+    numbers = (n for n in count(1) if n not in skipped)  # those of the rows that were read
+    pathless = [
+        Unusable(n, "its path is empty; name an image")
+        for n, bad in zip(numbers, empty.to_pylist(), strict=False)
+        if bad
+    ]
+    table = table.filter(pc.invert(empty))
     paths = table["path"].combine_chunks()
-    empty = pc.fill_null(pc.equal(paths, ""), True)
-    if pc.any(empty).as_py():
-        rows = [i + 1 for i, bad in enumerate(empty.to_pylist()) if bad]
-        shown = ", ".join(map(str, rows[:SHOWN])) + (" and more" if len(rows) > SHOWN else "")
-        raise DataError(f"{manifest}: {len(rows)} rows have an empty 'path' (rows {shown}); fill or remove them")
-    return table.take(pc.index_in(paths.unique(), value_set=paths))  # the first row of each
+    return table.take(pc.index_in(paths.unique(), value_set=paths)), sorted(torn + pathless)  # the first row of each
 
 
 def _contrast(name: str) -> bool:
     return name.startswith(CONTRAST)
 
 
-def _table(manifest: Path) -> pa.Table:
+def _table(manifest: Path) -> tuple[pa.Table, list[Unusable]]:
+    """The table, and the rows of another number of fields, which are not in it."""
     import pyarrow as pa
     import pyarrow.csv
     import pyarrow.json
@@ -50,9 +65,9 @@ def _table(manifest: Path) -> pa.Table:
 
     try:
         if manifest.suffix == ".parquet":
-            return pq.read_table(manifest)
+            return pq.read_table(manifest), []
         if manifest.suffix in (".jsonl", ".ndjson"):
-            return pa.json.read_json(manifest)
+            return pa.json.read_json(manifest), []
         if manifest.suffix in (".csv", ".tsv"):
             delimiter = "\t" if manifest.suffix == ".tsv" else ","
             with manifest.open(newline="", encoding="utf-8-sig") as file:
@@ -61,8 +76,16 @@ def _table(manifest: Path) -> pa.Table:
             text = pa.csv.ConvertOptions(
                 include_columns=names, column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
             )
-            parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-            return pa.csv.read_csv(manifest, parse_options=parse, convert_options=text)
+            torn: list[Unusable] = []
+
+            def skip(row: Any) -> str:
+                reason = f"has {row.actual_columns} fields, the header {row.expected_columns}; quote a field with a {delimiter!r}"
+                torn.append(Unusable(row.number - 1, reason))
+                return "skip"
+
+            parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip)
+            alone = pa.csv.ReadOptions(use_threads=False)  # several threads do not know the rows' numbers
+            return pa.csv.read_csv(manifest, alone, parse, text), torn
     except FileNotFoundError:
         raise DataError(f"{manifest}: no such file") from None
     except KeyError:  # the CSV reader's way to say so

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from counterscan.scale.job import Item, Job, Judge, items
 from counterscan.scale.ledger import DONE, FAILED, FOLDER, Ledger, Row, only_writer
-from counterscan.scale.manifest import read_images
+from counterscan.scale.manifest import Unusable, read_images
 from counterscan.scale.store import Folder, Store, store
 
 if TYPE_CHECKING:
@@ -51,18 +51,20 @@ def batch(
 
     Returns ``items`` in the manifest, of these ``done``, ``failed`` and ``skipped`` (done before); ``seconds`` and
     ``images_per_second`` of this run without its start; ``model``, ``fingerprint``, ``ledger`` (a folder of Parquet
-    parts, relative to ``folder``) and the first ``failures``. Items that cannot be done are recorded with the reason and
-    raise nothing.
+    parts, relative to ``folder``) and the first ``failures``. Items that cannot be done, and rows that name no image, are
+    recorded with the reason and raise nothing.
 
     Raises:
         WordsError: the words are wrong, or ``folder`` holds another job's results.
         DataError: the manifest is unusable, or another run is writing to ``folder``.
         WorkError: the disk is full, or the store cannot be reached or written; every finished item is kept.
     """
+    import pyarrow as pa
+
     from counterscan.scale.devices import open_backbone
 
     manifest, place = Path(manifest), store(folder)
-    images = read_images(manifest)
+    images, unusable = read_images(manifest)
     backbone = open_backbone(model, "cpu" if ray else device, offline=offline)
     job = _job(backbone, words, method, model, place, device, seed, batch_size, offline, judge)
     with _alone(place):
@@ -77,10 +79,18 @@ def batch(
                 if progress is not None:
                     progress(count, len(todo))
         seconds = time.perf_counter() - began
+        for bad in unusable:
+            ledger.add(Row(_name(bad), "", FAILED, bad.reason))
         table = ledger.settle()
         place.tidy()
     facts = {"model": backbone.card.name, "fingerprint": job.fingerprint, "ledger": FOLDER}
-    return _summary(images["path"], table, len(todo), seconds) | facts
+    listed = pa.chunked_array([*images["path"].chunks, pa.array([_name(bad) for bad in unusable], pa.string())])
+    return _summary(listed, table, len(images) - len(todo), len(todo), seconds) | facts
+
+
+def _name(bad: Unusable) -> str:
+    """What stands in the ledger for a row that names no image."""
+    return f"row {bad.row}"
 
 
 def _job(
@@ -163,16 +173,16 @@ def _missing(images: pa.Table, table: pa.Table, place: Store) -> pa.Table:
     return images.filter(pc.invert(pc.is_in(images["path"], value_set=done)))
 
 
-def _summary(paths: pa.ChunkedArray, table: pa.Table, attempted: int, seconds: float) -> dict[str, Any]:
+def _summary(listed: pa.ChunkedArray, table: pa.Table, skipped: int, attempted: int, seconds: float) -> dict[str, Any]:
     import pyarrow.compute as pc
 
-    table = table.filter(pc.is_in(table["item"], value_set=paths))  # the manifest may have been longer once
+    table = table.filter(pc.is_in(table["item"], value_set=listed))  # the manifest may have been longer once
     bad = table.filter(pc.equal(table["status"], FAILED)).select(["item", "reason"])
     return {
-        "items": len(paths),
+        "items": len(listed),
         "done": table.num_rows - bad.num_rows,
         "failed": bad.num_rows,
-        "skipped": len(paths) - attempted,
+        "skipped": skipped,
         "seconds": round(seconds, 3),
         "images_per_second": round(attempted / seconds, 3),
         "failures": bad.slice(0, SHOWN).to_pylist(),
