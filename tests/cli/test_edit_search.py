@@ -98,6 +98,7 @@ def test_a_foreign_classifier_is_told_its_labels(places: dict[str, str], tmp_pat
         (["--until", "0.9"], "until needs a selector"),
         (["--selector", "one"], "--until or --best-of"),
         (["--labels", "a,b"], "--selector or --judge"),
+        (["--best-of", "2", "--selector", "nope"], "no classifier 'nope': name a built-in one"),
         (["--best-of", "2", "--selector", "one", "--judge", "one"], "cannot both choose and judge"),
     ],
 )

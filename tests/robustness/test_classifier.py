@@ -102,8 +102,10 @@ def test_what_may_run_code_is_refused(tmp_path):
         open_classifier(tmp_path / "c.pt", ["a"])
     with pytest.raises(ModelError, match="cannot be imported"):
         open_classifier("no_such_module:call", ["a"])
-    with pytest.raises(ModelError, match="no such classifier"):
+    with pytest.raises(WordsError, match="no classifier 'absent.ts': name a built-in one .*chest-nih-judge"):
         open_classifier("absent.ts", ["a"])
+    with pytest.raises(WordsError, match="no classifier 'nope': "):
+        open_classifier("nope")
     (tmp_path / "bad.ts").write_bytes(b"x")
     with pytest.raises(ModelError, match="cannot be opened"):
         open_classifier(tmp_path / "bad.ts", ["a"])

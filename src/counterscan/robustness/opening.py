@@ -86,8 +86,9 @@ def open_classifier(
     pixels (224) and ``channels`` (1); those of timm and torchxrayvision, and ONNX files that fix them, say so themselves.
 
     Raises:
-        ModelError: absent, damaged, a pickle, or without a package that it needs; later, if it takes other images.
-        WordsError: labels are missing, their number is not that of the outputs, or an ONNX file takes another size.
+        ModelError: damaged, a pickle, or without a package that it needs; later, if it takes other images.
+        WordsError: there is no such classifier, labels are missing, their number is not that of the outputs, or an ONNX file
+            takes another size.
     """
     from counterscan.robustness.classifier import Classifier
 
@@ -102,6 +103,11 @@ def open_classifier(
         raise ModelError(
             f"{path.name}: may hold code that runs on loading; export it with torch.jit.save, torch.export or ONNX"
         )
+    if ":" not in text and not path.is_file():
+        raise WordsError(
+            f"no classifier {text!r}: name a built-in one ({', '.join(judges())}), a folder of counterscan train-classifier, "
+            "a .ts, .pt2 or .onnx file, timm:NAME, xrv:NAME or module:function"
+        )
     if not labels:
         raise WordsError(f"{path.name}: name its outputs with --labels a,b,c")
     if text.startswith("timm:"):
@@ -109,10 +115,6 @@ def open_classifier(
     fixed: tuple[int | None, int | None] = None, None
     if ":" in text and not path.exists():
         call = _imported(text)
-    elif not path.is_file():
-        raise ModelError(
-            f"{path}: no such classifier; give a folder, a .ts, .pt2 or .onnx file, timm:NAME, xrv:NAME or module:function"
-        )
     else:
         call, fixed = _file(path)
     channels = _agreed(path.name, "channels", channels, fixed[0]) or 1
