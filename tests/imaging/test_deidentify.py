@@ -15,7 +15,7 @@ from pydicom.uid import generate_uid
 from typer.testing import CliRunner
 
 from counterscan.cli import app
-from counterscan.errors import ImageError
+from counterscan.errors import DataError, ImageError, WordsError
 from counterscan.imaging import read
 from counterscan.imaging.deidentify import CODED, KEPT, deidentify
 
@@ -137,5 +137,13 @@ def test_the_command(tmp_path):
     assert (record["command"], record["result"]["items"]) == ("data deidentify", 3)
     assert record["settings"] == {"source": str(tmp_path / "in"), "key": str(tmp_path / "key")}
     assert "0123456789abcdef" not in text
+    inside = CliRunner().invoke(app, [*call[:3], "-o", str(tmp_path / "in/clean")])
+    assert isinstance(inside.exception, WordsError) and "the folder with the patients" in str(inside.exception)
+    (tmp_path / "empty").mkdir()
+    empty = CliRunner().invoke(app, [*call[:2], str(tmp_path / "empty"), "-o", str(tmp_path / "none")])
+    assert (
+        isinstance(empty.exception, DataError) and str(empty.exception) == f"{tmp_path / 'empty'}: holds no DICOM file"
+    )
+    assert not (tmp_path / "in/clean").exists() and not (tmp_path / "none").exists()
     (tmp_path / "in/bad.dcm").write_bytes(b"nonsense")
     assert CliRunner().invoke(app, call).exit_code == 1

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from counterscan.cli.output import complain, emit, explain, folder_for, progress, write_run
-from counterscan.errors import CounterscanError, WordsError
+from counterscan.errors import CounterscanError, DataError, WordsError
 
 
 def deidentify(
@@ -31,6 +31,8 @@ def deidentify(
     if not source.is_dir():
         raise WordsError(f"{source}: no such folder")
     folder = folder_for(output)
+    if folder.resolve().is_relative_to(source.resolve()):  # files with and without patients would lie together
+        raise WordsError(f"{folder}: lies in {source}, the folder with the patients; name another folder after -o")
     try:
         secret = key.read_bytes() if key else secrets.token_bytes(32)
     except OSError as error:
@@ -39,6 +41,8 @@ def deidentify(
         raise WordsError(f"{key}: a key of {len(secret)} bytes; at least 16 are needed")
     done = failed = unsaid = 0
     paths = list(files(source))
+    if not paths:
+        raise DataError(f"{source}: holds no DICOM file")
     with progress(source.name) as report:
         for number, path in enumerate(paths, 1):
             try:
@@ -55,6 +59,6 @@ def deidentify(
     if unsaid:
         text += f"; {unsaid} do not say whether text is burnt into their pixels: look at them"
     emit(summary, as_json, text)
-    if failed or not done:
-        complain(f"{failed} of {len(paths)} files were not copied" if paths else f"{source}: holds no DICOM file")
+    if failed:
+        complain(f"{failed} of {len(paths)} files were not copied")
         raise typer.Exit(1)
