@@ -15,7 +15,7 @@ from counterscan.cli import app
 from counterscan.data.captions import Told, Wording, captioned, encoder_of, words
 from counterscan.data.manifest import Record, read, write
 from counterscan.data.shorten import shorten
-from counterscan.errors import ModelError, WordsError
+from counterscan.errors import DataError, ModelError, WordsError
 from counterscan.language.captions import Mention, mentions, report
 from counterscan.language.vocabulary import DEVICES
 
@@ -163,3 +163,7 @@ def test_the_command(tmp_path):
     assert next(read(tmp_path / "b/first.csv")).path == str(tmp_path / "i/0.png")
     wrong = CliRunner().invoke(app, [*call, "-o", str(tmp_path / "c.csv"), "--from", "words"])
     assert isinstance(wrong.exception, WordsError)
+    (tmp_path / "hdr.csv").write_text("path,mass\n")
+    empty = CliRunner().invoke(app, ["data", "caption", str(tmp_path / "hdr.csv"), "-o", str(tmp_path / "c.csv")])
+    assert isinstance(empty.exception, DataError) and str(empty.exception) == f"{tmp_path / 'hdr.csv'}: lists no image"
+    assert not (tmp_path / "c.csv").exists()

@@ -165,7 +165,9 @@ def rewrite(manifest: str | Path, output: str | Path, change: Callable[[Iterator
     """
     manifest = Path(manifest)
     findings = finding_columns(manifest)[0]
-    first = next(raw_rows(manifest), {})
+    first = next(raw_rows(manifest), None)
+    if first is None:
+        raise DataError(f"{manifest}: lists no image")
     contrasts = [name.removeprefix(CONTRAST) for name in first if name.startswith(CONTRAST)]
     return write(output, change(located(record, manifest) for record in read(manifest)), findings, contrasts)
 
