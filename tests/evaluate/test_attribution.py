@@ -19,6 +19,7 @@ from counterscan.errors import DataError, WordsError
 from counterscan.evaluate import mapping
 from counterscan.evaluate.attribution import attribution
 from counterscan.evaluate.truths import known_as, questions, read_boxes, same_finding
+from counterscan.robustness.classifier import Classifier
 from counterscan.worlds.dataset import write_world
 
 BOX = (40, 10, 60, 30)
@@ -104,6 +105,16 @@ def test_pooled_auprc_is_that_of_all_pixels(scenes, model, seeing, tmp_path):
     expected = average_precision_score(np.concatenate(truth), np.concatenate(heat))
     assert told["rows"][0]["auprc_pooled"] == pytest.approx(expected, abs=1e-3)
     assert any("19 needed to promise" in warning for warning in told["warnings"])
+    assert not any("missing" in warning for warning in told["warnings"])  # no judge was named
+
+
+def test_a_judge_that_does_not_know_the_finding_is_told(scenes, model, seeing, tmp_path):
+    Classifier(["gout"], size=32, width=8).save(tmp_path / "c", {"name": "c"})
+    judge = str(tmp_path / "c")
+    told = attribution(scenes / "manifest.csv", tmp_path / "o", finding="pacemaker", model=model, judge=judge, limit=4)
+    assert [row["map"] for row in told["rows"]] == ["removal", "word attention", "centre"]
+    says = f"Grad-CAM and integrated gradients are missing: {judge} does not know pacemaker; name a --judge that does"
+    assert says in told["warnings"]
 
 
 def test_a_killed_evaluation_ends_with_the_same_numbers(scenes, model, judge, tmp_path):

@@ -19,7 +19,7 @@ from counterscan.evaluate.attribution_page import write_attribution_page
 from counterscan.evaluate.edits import ROUGH
 from counterscan.evaluate.groups import column_of
 from counterscan.evaluate.localise import MEASURES, Located, pooled, scores
-from counterscan.evaluate.mapping import REMOVAL, Mapper
+from counterscan.evaluate.mapping import CAM, GRADIENTS, REMOVAL, Mapper
 from counterscan.evaluate.sources import identity
 from counterscan.evaluate.spaces import classifier_folder
 from counterscan.evaluate.truths import Question, known_as, part_of, questions, read_boxes
@@ -87,7 +87,7 @@ def attribution(
             "n": _counts(table, validation, test),
             "rows": lines,
             "paired": _paired(images),
-            "warnings": [*wider, *_warnings(table, lines, validation, rate)],
+            "warnings": [*wider, *_peerless(mapper, judge), *_warnings(table, lines, validation, rate)],
             "failed": [row["error"] for row in table if "error" in row],
         }
     )
@@ -251,6 +251,13 @@ def _paired(images: dict[str, list[rows.Row]]) -> list[dict[str, Any]]:
             facts = {"a": REMOVAL, "b": other, "measure": measure}
             out.append(facts | {"difference": asdict(test.difference), "p": test.p})
     return out
+
+
+def _peerless(mapper: Mapper, judge: str | None) -> list[str]:
+    """Why the maps of a classifier are missing, where one was named."""
+    if mapper.classifier is None or mapper.label is not None:
+        return []
+    return [f"{CAM} and {GRADIENTS} are missing: {judge} does not know {mapper.finding}; name a --judge that does"]
 
 
 def _warnings(table: Sequence[rows.Row], lines: Sequence[dict[str, Any]], validation: str, rate: float) -> list[str]:
