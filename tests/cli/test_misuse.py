@@ -128,12 +128,17 @@ def test_wrong_words_stop_before_any_image(
         ("generate", "a chest", "--seed", "-1", "-o", "out"),
         ("models", "show", "no-such-model"),
         ("models", "verify", "no-such-model"),
+        ("studio", "--model", "no-such-model"),
+        ("studio", "--model", "no-such-model", "--offline"),
         ("edit", "a.png", "--remove", "pacemaker", "--model", "no-such-model", "-o", "out"),
         ("demo", "--model", "no-such-model", "-o", "out"),
         ("data", "world", "moon", "-o", "out"),
         ("evaluate", "edits", "edits", "--judge", "nosuch", "-o", "out"),
         ("evaluate", "fidelity", "real", "generated", "--space", "nosuch", "-o", "out"),
         ("evaluate", "privacy", "generated", "train", "--held-out", "real", "--rate", "3", "-o", "a/b"),
+        ("stress", "nosuch", "manifest.csv", "--remove", "pacemaker", "-o", "out"),
+        ("data", "deidentify", ".", "-o", "."),
+        ("data", "deidentify", ".", "-o", "below"),
         ("data", "import", "captions", "images", "-o", "manifest.txt"),
         ("data", "caption", "manifest.csv", "-o", "captioned.txt"),
     ],
@@ -285,6 +290,24 @@ def test_an_absent_source_is_named_and_leaves_no_folder(run: Run, tmp_path: Path
     code, _, said = run("evaluate", "edits", tmp_path / "absent", "-o", tmp_path / "out")
     assert (code, said) == (1, f"counterscan: {tmp_path / 'absent'}: no such file or folder\n")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["edit", "batch"])
+def test_an_absent_mask_is_named(run: Run, command: str, tmp_path: Path) -> None:
+    mask = tmp_path / "no.png"
+    code, _, said = run(command, "a.png", "--remove", "pacemaker", "--mask", mask, "-o", tmp_path / "out")
+    assert (code, said) == (1, f"counterscan: {mask}: no such file\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_models_are_listed_with_their_first_scores(run: Run) -> None:
+    _, shown, _ = run("models", "list")
+    lines = {line.split()[0]: line for line in shown.splitlines()}
+    cards = {card["name"]: card for card in json.loads(run("models", "list", "--json")[1])["models"]}
+    (finding, gain), *_ = cards["chest-nih"]["scores"]["gain"].items()
+    assert f", gain {finding} {gain:.3g}, " in lines["chest-nih"]
+    assert ", a classifier, auc " in lines["chest-nih-judge"]
+    assert all(line.count(", ") <= 5 and ", n " not in line for line in lines.values())
 
 
 def test_every_command_has_an_example() -> None:

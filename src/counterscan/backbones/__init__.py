@@ -79,6 +79,12 @@ def locate(model: str | Path, *, offline: bool = False) -> Path:
     raise WordsError(f"no model {str(model)!r}: not a built-in name ({known}), a folder or a hub id such as owner/name")
 
 
+def check_name(model: str | Path, *, offline: bool = False) -> None:
+    """Raise what :func:`locate` does for a name that can be no model. A hub id is asked for only ``offline``, in the cache."""
+    if offline or Path(model).exists() or not (isinstance(model, str) and HUB_ID.fullmatch(model)):
+        locate(model, offline=True)
+
+
 def _fetch(model: str, offline: bool) -> Path:
     from huggingface_hub import snapshot_download
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from counterscan.cli.output import Device, Report, complain, emit, folder_for, progress, write_run
+from counterscan.cli.output import Device, Report, complain, emit, folder_for, progress, there, write_run
 from counterscan.cli.robustness import Channels, Labels, Size, opened
 
 EVERY = 60.0  # seconds between two lines of progress where stderr is no terminal
@@ -60,7 +60,7 @@ def batch(
     if region and mask:
         raise typer.BadParameter("give --region or --mask, not both")
     request: dict[str, Any] = {"remove": remove or [], "add": add or [], "source": source, "target": target}
-    request |= {"instruct": instruct, "region": region, "mask": mask, "keep": keep or []}
+    request |= {"instruct": instruct, "region": region, "mask": there(mask), "keep": keep or []}
     how: dict[str, Any] = {"method": method, "model": model, "device": device, "seed": seed, "batch_size": batch_size}
     where: dict[str, Any] = {"ray": ray, "workers": workers, "offline": offline}
     scores = _judge(judge, labels, size, channels) if judge else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from counterscan.cli.output import Device, Dtype, Report, Slice, each, emit, folder_for, write_run
+from counterscan.cli.output import Device, Dtype, Report, Slice, each, emit, folder_for, there, write_run
 from counterscan.cli.robustness import Channels, Labels, Size, opened
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def edit(
         raise typer.BadParameter("give --region or --mask, not both")
     backbone = open_backbone(model, device, dtype=dtype, offline=offline)
     request: dict[str, Any] = {"remove": remove or [], "add": add or [], "source": source, "target": target}
-    request |= {"instruct": instruct, "region": region, "mask": mask, "keep": keep or []}
+    request |= {"instruct": instruct, "region": region, "mask": there(mask), "keep": keep or []}
     counterscan.edit([], **request, method=method, model=backbone)  # refuses wrong words before any image is opened
     foreign = {"labels": labels, "size": size, "channels": channels}
     choice = _choice(backbone.card.name, until, best_of, selector, judge, foreign)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import islice
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +17,7 @@ app = typer.Typer(
     help="List, show and verify models.", epilog="Example: counterscan models show chest-nih", no_args_is_help=True
 )
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+SHOWN = 3  # scores of a model in a line
 Model = Annotated[
     str,
     typer.Argument(help="A built-in name, a folder (of a classifier too) or a hub id that has been fetched before."),
@@ -40,8 +42,18 @@ def list_models(as_json: AsJson = False) -> None:
 
 
 def _line(card: dict[str, Any], side: int, knows: str) -> str:
-    scores = "".join(f", {key} {value:.3g}" for key, value in card["scores"].items() if isinstance(value, int | float))
+    """The first scores; ``models show`` has all."""
+    scores = "".join(f", {name} {value:.3g}" for name, value in islice(_measured(card["scores"]), SHOWN))
     return f"{card['name']:18} {side} px, {knows}{scores}"
+
+
+def _measured(scores: dict[str, Any], under: str = "") -> Iterator[tuple[str, float]]:
+    """Every score by its whole name, without how many images it was measured on."""
+    for name, value in scores.items():
+        if isinstance(value, dict):
+            yield from _measured(value, f"{under}{name} ")
+        elif isinstance(value, int | float) and name != "n":
+            yield f"{under}{name}", value
 
 
 def _known(findings: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from counterscan.errors import WordsError
+from counterscan.errors import ImageError, WordsError
 
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, openvino (a faster cpu) or cuda, also cuda:1.")]
 Dtype = Annotated[str, typer.Option(help="What it computes in: float32, or bfloat16 or float16, half the memory.")]
@@ -84,6 +84,13 @@ def folder_for(path: Path, images: Sequence[Path] = ()) -> Path:
     if context is not None:
         _same_command(path, context)
     _same_images(path, images)
+    return path
+
+
+def there(path: Path | None) -> Path | None:
+    """Refuse a named file that is absent, before any work is done."""
+    if path is not None and not path.is_file():
+        raise ImageError(f"{path}: no such file")
     return path
 
 

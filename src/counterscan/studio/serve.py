@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from counterscan.backbones import check_name
 from counterscan.errors import WordsError, WorkError
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def serve(
     for folder, option in ((data, "--data"), (bench, "--bench")):
         if folder is not None and not folder.is_dir():
             raise WordsError(f"{folder}: is no folder; name one after {option}")
+    check_name(model, offline=offline)
     from counterscan.studio.app import create
     from counterscan.studio.core import Options
     from counterscan.studio.door import LOOPBACK
