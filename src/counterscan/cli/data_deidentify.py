@@ -32,7 +32,7 @@ def deidentify(
         raise WordsError(f"{source}: no such folder")
     folder = folder_for(output)
     if folder.resolve().is_relative_to(source.resolve()):  # files with and without patients would lie together
-        raise WordsError(f"{folder}: lies in {source}, the folder with the patients; name another folder after -o")
+        raise WordsError(f"{folder}: is in the folder with the patients, {source}; name one outside it after -o")
     try:
         secret = key.read_bytes() if key else secrets.token_bytes(32)
     except OSError as error:
