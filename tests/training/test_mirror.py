@@ -107,3 +107,37 @@ def test_only_what_can_be_used(tmp_path):
     (tmp_path / "c/3-mask.png").write_text("no picture")
     with pytest.raises(DataError, match="row .*3-mask.png"):
         mirror.with_pairs(path, NAMES, "brain MRI", tmp_path / "pairs")
+
+
+def test_more_pairs_are_laid_together(tmp_path):
+    path, count = mirror.with_pairs(manifest_of(tmp_path / "data"), NAMES, "brain MRI", tmp_path / "pairs", 7, 3)
+    rows = [row for row in manifests.read(path) if row.contrasts]
+    assert count == 5 + 7 and len(rows) == 2 * 12 + 2 * (2 + 2)
+    pairs = [row for row in rows if row.findings["tumour"] == 1 and row.contrasts[mirror.BEFORE] != row.path][5:]
+    assert len(pairs) == 7 and all("large right middle glioma" in row.caption and not row.mask for row in pairs)
+    for row in pairs:
+        with_it, without = (
+            np.asarray(Image.open(manifests.resolve(path, name)).convert("L"), np.float32) / 255
+            for name in (row.path, row.contrasts[mirror.BEFORE])
+        )
+        change = with_it - without
+        there = change > 0.2
+        assert 40 < there.sum() < 500  # a bright blob of the tumour's size
+        middle = ndimage.center_of_mass(there)
+        assert abs(middle[0] - 45) < 5 and abs(middle[1] - 66) < 5  # near where it was
+        assert np.abs(change[~ndimage.binary_dilation(there, iterations=8)]).max() < 0.05
+    again, _ = mirror.with_pairs(tmp_path / "data/brain.csv", NAMES, "brain MRI", tmp_path / "again", 7, 3)
+    for name in ("00005.png", "00011.png"):
+        assert (tmp_path / "pairs/images" / name).read_bytes() == (again.parent / "images" / name).read_bytes()
+
+
+def test_what_finds_no_room_is_no_pair(tmp_path):
+    rng = np.random.default_rng(0)
+    image = head()
+    assert mirror.laid(image, image, blob(4, 4, 3), rng) is None  # beside the head
+    assert mirror.laid(image, image, np.zeros((SIDE, SIDE), bool), rng) is None
+    manifest_of(tmp_path / "data")
+    for i in range(5):
+        Image.fromarray(blob(45, 66, 2).astype(np.uint8) * 255).save(tmp_path / f"data/{i}-mask.png")
+    with pytest.raises(DataError, match="0 of 3 findings found room"):
+        mirror.with_pairs(tmp_path / "data/brain.csv", NAMES, "brain MRI", tmp_path / "pairs", 3)

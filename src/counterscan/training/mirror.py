@@ -1,13 +1,13 @@
 r"""Pairs from masks and symmetry: what is outlined on one side gives way to the tissue of the other side.
 
     python -m counterscan.training.mirror MANIFEST --finding tumour --kinds "glioma, meningioma" \
-        --template "brain MRI" -o PAIRS
+        --template "brain MRI" -n 1500 -o PAIRS
 
 For data without healthy images, of what is nearly its own mirror image: brains in axial and coronal slices. The image WITH the
 finding is real, and is the target that addition learns (``data.before: before`` in a training config). An image is used where
 its mirrored self, turned and shifted to fit, is like it outside of the outline (correlation at least ``LIKE``), and where the
-outline does not meet its own reflection. ``PAIRS/manifest.csv`` has all rows of the manifest and, of the split ``train``, those
-of the pairs.
+outline does not meet its own reflection. Such images are few: ``-n`` more pairs are made by laying in what is outlined in
+other images, near where it was. ``PAIRS/manifest.csv`` has all rows of the manifest and, of the split ``train``, the pairs'.
 """
 
 from __future__ import annotations
@@ -28,15 +28,17 @@ from counterscan.errors import DataError, ImageError
 from counterscan.imaging.files import replacing
 from counterscan.language.captions import mentions
 from counterscan.language.phrase import phrase, prompt
-from counterscan.training.paste import BEFORE, blended, outline_of
+from counterscan.training.paste import BEFORE, blended, outline_of, patch_of, softened, usable
 
 Array = NDArray[np.float32]
 LIKE = 0.7
 DARK = 0.08  # brightness below which there is no head
 COARSE = 4  # pixels of the image a pixel of the search for the midline
+ATTEMPTS = 20  # a pair that is laid together
 TURNS = np.arange(-16.0, 17.0, 2.0)  # degrees
 SHIFTS = np.arange(-5.0, 5.5, 1.0)  # coarse pixels
 ROOM = 6 / 256  # of the image: how far beyond the outline tissue is replaced
+NEAR = 0.02  # of the image: how far from where it was a finding is laid
 SEPARATOR = " || "
 
 
@@ -101,6 +103,29 @@ def denied(record: Record, names: Iterable[str], template: str) -> str:
     return SEPARATOR.join(prompt([phrase(name, absent=True)], template=template) for name in there)
 
 
+def laid(image: Array, source: Array, mask: NDArray[np.bool_], rng: np.random.Generator) -> Array | None:
+    """``image`` (H, W, C) with what ``mask`` outlines in ``source``, turned, mirrored and resized at random, within ``NEAR`` of
+    where it was there; ``None`` where that is not within the head.
+    """
+    found = patch_of(source, mask, rng, min(image.shape[:2])) if usable(mask) else None
+    if found is None:
+        return None
+    patch, shape = found
+    centre = np.array(ndimage.center_of_mass(mask)) * np.divide(image.shape[:2], mask.shape)
+    at = centre + rng.uniform(-NEAR, NEAR, 2) * image.shape[:2] - np.divide(shape.shape, 2)
+    top, left = (int(v) for v in at.round())
+    if top < 0 or left < 0 or top + shape.shape[0] > image.shape[0] or left + shape.shape[1] > image.shape[1]:
+        return None
+    here = slice(top, top + shape.shape[0]), slice(left, left + shape.shape[1])
+    size = float(np.sqrt((shape > 0.5).sum()))
+    alpha = softened(shape, size)
+    if (image[here].mean(2)[alpha > 0.05] < DARK).mean() > 0.02:
+        return None
+    out = image.copy()
+    out[here] = blended(image[here], patch, alpha, max(0.4 * size, 3))
+    return out
+
+
 def lines(real: Record, without: Path, names: Sequence[str], template: str, number: int) -> list[Record]:
     """The rows of one pair: without the finding from with it, the other way about, and without it alone; every fourth time both
     kept as they are.
@@ -113,39 +138,74 @@ def lines(real: Record, without: Path, names: Sequence[str], template: str, numb
     return out
 
 
-def with_pairs(manifest: Path, names: Sequence[str], template: str, folder: Path) -> tuple[Path, int]:
+def with_pairs(
+    manifest: Path, names: Sequence[str], template: str, folder: Path, count: int = 0, seed: int = 0
+) -> tuple[Path, int]:
     """Write ``folder/manifest.csv`` and the images of its pairs; returns its path, and how many pairs there are.
 
-    ``names`` are the columns of the finding that is outlined and of its kinds. ``DataError`` where a column is missing, an image
-    or mask cannot be read, or no image has a like other side.
+    ``names`` are the columns of the finding that is outlined and of its kinds; ``count`` pairs more are laid together.
+    ``DataError`` where a column is missing, an image or mask cannot be read, or no image has a like other side.
     """
     records = [located(record, manifest) for record in manifests.read(manifest)]
     unknown = [name for name in names if records and name not in records[0].findings]
     if unknown:
         raise DataError(f"{manifest}: no column {unknown[0]!r}; it has {', '.join(records[0].findings)}")
     records = [replace(record, caption=told(record, template)) for record in records]
+    outlined = [r for r in records if r.split == "train" and r.mask and r.findings[names[0]] == 1]
     made: list[Record] = []
-    number = 0
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    for record in records:
-        if record.split != "train" or not record.mask or record.findings[names[0]] != 1:
-            continue
-        try:
-            clear = healthy(*outline_of(record))
-        except ImageError as error:
-            raise DataError(f"{manifest}: row {record.row}: {error}") from error
-        if clear is None:
-            continue
-        path = (folder / f"images/{number:05d}.png").absolute()
-        with replacing(path) as draft:
-            Image.fromarray((clear * 255).round().astype(np.uint8)).save(draft, format="png")
-        made += lines(record, path, names, template, number)
-        number += 1
-    if not number:
+    clear: list[Array] = []
+    for record in outlined:
+        without = healthy(*_outline(record, manifest))
+        if without is not None:
+            made += lines(record, _saved(without, folder, len(clear)), names, template, len(clear))
+            clear.append(without)
+    if not clear:
         raise DataError(f"{manifest}: no row of split train with {names[0]} and its mask has another side like its own")
+    made += together(clear, outlined, names, template, folder, count, np.random.default_rng(seed), manifest)
     contrasts = dict.fromkeys(name for record in records for name in record.contrasts) | {BEFORE: None}
     manifests.write(folder / "manifest.csv", [*records, *made], tuple(records[0].findings), tuple(contrasts))
-    return folder / "manifest.csv", number
+    return folder / "manifest.csv", len(clear) + count
+
+
+def together(
+    clear: Sequence[Array], outlined: Sequence[Record], names: Sequence[str], template: str, folder: Path, count: int,
+    rng: np.random.Generator, manifest: Path,
+) -> list[Record]:  # fmt: skip
+    """The rows of ``count`` pairs: a healthy image, and the same with what another one has. ``DataError`` where there is no room."""
+    out: list[Record] = []
+    number = 0
+    for _ in range(ATTEMPTS * count):
+        if number == count:
+            break
+        k, record = int(rng.integers(len(clear))), outlined[int(rng.integers(len(outlined)))]
+        with_it = laid(clear[k], *_outline(record, manifest), rng)
+        if with_it is not None:
+            path = _saved(with_it, folder, len(clear) + number)
+            rows = lines(replace(record, path=str(path), mask=""), _place(folder, k), names, template, number)
+            out += [row for row in rows if row.contrasts]
+            number += 1
+    if number < count:
+        raise DataError(f"{manifest}: {number} of {count} findings found room in the head of a healthy image")
+    return out
+
+
+def _outline(record: Record, manifest: Path) -> tuple[Array, NDArray[np.bool_]]:
+    try:
+        return outline_of(record)
+    except ImageError as error:
+        raise DataError(f"{manifest}: row {record.row}: {error}") from error
+
+
+def _place(folder: Path, number: int) -> Path:
+    return (folder / f"images/{number:05d}.png").absolute()
+
+
+def _saved(image: Array, folder: Path, number: int) -> Path:
+    path = _place(folder, number)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as draft:
+        Image.fromarray((image * 255).round().astype(np.uint8)).save(draft, format="png")
+    return path
 
 
 def main() -> None:
@@ -155,10 +215,12 @@ def main() -> None:
     parser.add_argument("--finding", required=True, help="a column of the manifest, of which there are masks")
     parser.add_argument("--kinds", default="", help="columns of its kinds, which go with it: a, b")
     parser.add_argument("--template", default="brain MRI", help="the words that captions open with")
+    parser.add_argument("-n", "--count", type=int, default=0, help="pairs more, laid together")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--out", type=Path, required=True)
     o = parser.parse_args()
     names = [name.strip() for name in [o.finding, *o.kinds.split(",")] if name.strip()]
-    path, count = with_pairs(o.manifest, names, o.template, o.out)
+    path, count = with_pairs(o.manifest, names, o.template, o.out, o.count, o.seed)
     print(f"{count} pairs: {path}")
 
 

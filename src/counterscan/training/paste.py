@@ -58,9 +58,7 @@ def lay(image: Array, patch: Array, mask: Array, rng: np.random.Generator) -> Ar
     """
     h, w = mask.shape
     size = float(np.sqrt((mask > 0.5).sum()))
-    grown = ndimage.binary_dilation(mask > 0.5, iterations=max(int(0.06 * size), 2))
-    alpha = ndimage.gaussian_filter(grown.astype(np.float32), max(0.05 * size, 1.5))
-    alpha[[0, -1]] = alpha[:, [0, -1]] = 0
+    alpha = softened(mask, size)
     for _ in range(TRIES):
         y, x = int(rng.integers(image.shape[0] - h + 1)), int(rng.integers(image.shape[1] - w + 1))
         ground = image[y : y + h, x : x + w]
@@ -70,6 +68,14 @@ def lay(image: Array, patch: Array, mask: Array, rng: np.random.Generator) -> Ar
         out[y : y + h, x : x + w] = blended(ground, patch, alpha, max(0.4 * size, 3))
         return out
     return None
+
+
+def softened(mask: Array, size: float) -> Array:
+    """How much of a patch is taken, (h, w) in [0, 1]: its mask, grown and feathered by shares of its ``size``; 0 at the rim."""
+    grown = ndimage.binary_dilation(mask > 0.5, iterations=max(int(0.06 * size), 2))
+    alpha: Array = ndimage.gaussian_filter(grown.astype(np.float32), max(0.05 * size, 1.5))
+    alpha[[0, -1]] = alpha[:, [0, -1]] = 0
+    return alpha
 
 
 def blended(ground: Array, patch: Array, alpha: Array, reach: float) -> Array:
