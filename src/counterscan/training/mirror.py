@@ -171,7 +171,7 @@ def together(
     clear: Sequence[Array], outlined: Sequence[Record], names: Sequence[str], template: str, folder: Path, count: int,
     rng: np.random.Generator, manifest: Path,
 ) -> list[Record]:  # fmt: skip
-    """The rows of ``count`` pairs: a healthy image, and the same with what another one has. ``DataError`` where there is no room."""
+    """The rows of ``count`` pairs: a healthy image, and the same with what another one has; ``DataError`` without room."""
     out: list[Record] = []
     number = 0
     for _ in range(ATTEMPTS * count):
