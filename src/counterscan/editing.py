@@ -71,6 +71,7 @@ def edit(
     whole list.
     """
     from counterscan import methods
+    from counterscan.backbones.text import tell_unknown
     from counterscan.language import resolve
 
     several = isinstance(image, list | tuple)
@@ -90,6 +91,8 @@ def edit(
     )
     if mask is not None:
         request = replace(request, mask=read_mask(mask))
+    if pictures and source is not None:
+        tell_unknown(backbone, request.source, request.target)
     results = apply(pictures, request, method, backbone, seed=seed, progress=progress)
     return results if several else results[0]
 

@@ -50,12 +50,14 @@ def generate(
     """
     import torch
 
+    from counterscan.backbones.text import tell_unknown
     from counterscan.editing import as_backbone
     from counterscan.imaging import Picture
 
     if not (n >= 1 and 1 <= steps <= 1000 and 0 <= guidance <= 100):
         raise WordsError(f"generate needs n >= 1, steps 1 to 1000, guidance 0 to 100; got {n}, {steps}, {guidance}")
     backbone = as_backbone(model)
+    tell_unknown(backbone, prompt)
     words, edits = in_parts(backbone, prompt)
     parts = 1 + len(edits)
     pictures: list[Picture] = []

@@ -7,6 +7,7 @@ import shutil
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,6 +16,8 @@ from tests.models import tiny
 from counterscan.backbones import HUB_FILES, HUB_SKIP, load, locate
 from counterscan.backbones.check import check_backbone
 from counterscan.backbones.stable_diffusion import StableDiffusion
+from counterscan.backbones.text import tell_unknown
+from counterscan.editing import edit
 from counterscan.errors import ModelError, WordsError
 
 
@@ -80,11 +83,13 @@ def test_a_row_of_condition_serves_its_row_of_latents(model: StableDiffusion) ->
 
 def test_words_that_can_only_be_spelled_are_named() -> None:
     backbone = load("chest-nih")
-    with pytest.warns(UserWarning, match="does not know 'zebra', 'bicycle', and goes by"):
-        backbone.embed(["zebra on a bicycle, left pleural effusion"])
+    with pytest.warns(UserWarning, match="chest-nih does not know 'zebra', 'bicycle', and goes by"):
+        tell_unknown(backbone, "a", "zebra on a bicycle, left pleural effusion")
+    with pytest.warns(UserWarning, match="does not know 'zebra', and goes by"):
+        edit(np.eye(64, dtype=np.uint8) * 255, source="a zebra", target="a zebra", model=backbone)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        backbone.embed(["", "nih chest radiograph, PA, male: small left pleural effusion, no pacemaker."])
+        tell_unknown(backbone, "", "nih chest radiograph, PA, male: small left pleural effusion, no pacemaker.")
 
 
 def test_too_long_a_prompt_names_what_is_cut(model: StableDiffusion) -> None:

@@ -216,7 +216,7 @@ def test_a_recipe_from_nothing_in_two_parts(tmp_path, name):
     first = read(CONFIGS / f"{name}.yaml", [*words, *COMPACT, plain, f"output={tmp_path / 'vae'}"])
     train(first)
     again = [f"model={tmp_path / 'vae'}", f"output={tmp_path / 'run'}", "text_encoder=null"]
-    again += [plain, "data.before=null", "objective.seen=0"]
+    again += [plain, "data.before=null", "data.balance=[]", "objective.seen=0"]
     result = train(read(CONFIGS / f"{name.removesuffix('-vae')}.yaml", [*words, *again]))
     request = {"source": "a polyp", "target": "no polyps"}
     edited(result.folder, first.compact["channels"], tmp_path, **request)

@@ -33,6 +33,15 @@ def token_ids(tokenizer: Any, prompts: Sequence[str], length: int, name: str) ->
     return tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
 
 
+def tell_unknown(backbone: Any, *prompts: str) -> None:
+    """Warn of words that somebody asked for and the model's tokenizer has no pieces for."""
+    tokenizer = getattr(backbone, "tokenizer", None)
+    unknown = [word for prompt in prompts for word in unknown_words(tokenizer, prompt)] if tokenizer is not None else []
+    if unknown:
+        words = ", ".join(map(repr, dict.fromkeys(unknown)))
+        warnings.warn(f"{backbone.card.name} does not know {words}, and goes by the other words", stacklevel=3)
+
+
 def unknown_words(tokenizer: Any, prompt: str) -> list[str]:
     """The words of a prompt that a tokenizer can only spell, letter by letter, or not at all."""
     if not tokenizer.is_fast:
