@@ -3,10 +3,9 @@
     python benchmarks/brain_tumour.py brain.csv brain-pairs/manifest.csv --model brain-t1c --work WORK -o docs/brain.md
 
 The data has no healthy brains. A TWIN is an image whose tumour gave way to the other side's tissue (``training.mirror``): those
-of the train split taught the model, those of the other splits are made here. Three judges that the model never saw: a
-classifier of the tumour's type, trained on the real images and twins of the train split; a segmenter, trained on the masks of the
-train split; and the masks of the test split. ``WORK`` keeps judges and maps; a stopped run goes on. What a person wrote
-under "Looked at" stays in the page.
+of the train split are read from its pairs, those of the other splits are made here. Judges: a classifier of the tumour's type,
+trained on the real images and twins of the train split; a segmenter, trained on the masks of the train split; and the masks of the
+test split. ``WORK`` keeps judges and maps; a stopped run goes on. What a person wrote under "Looked at" stays in the page.
 """
 
 from __future__ import annotations
