@@ -133,7 +133,7 @@ def test_captions_that_are_too_long_are_shortened_and_told_once(tmp_path):
     )
     with pytest.warns(UserWarning, match="1 of 2 captions are longer than 24 tokens and are shortened") as told:
         train(asked)
-    assert sum("shortened" in str(warning.message) for warning in told) == 1
+    assert len(told) == 1
     session = Session(asked)
     assert session.corpus.fit(long) == "There is a left pleural effusion." and session.corpus.fit("chest") == "chest"
 

@@ -18,12 +18,8 @@ def longest(tokenizer: Any, encoder: Any) -> int:
 
 
 def token_ids(tokenizer: Any, prompts: Sequence[str], length: int, name: str) -> Any:
-    """The ids (B, length) of prompts, padded, with their ``attention_mask``. Warns, naming words that are cut or unknown."""
+    """The ids (B, length) of prompts, padded, with their ``attention_mask``. Warns, naming the words that are cut."""
     for prompt in prompts:
-        if unknown := unknown_words(tokenizer, prompt):
-            warnings.warn(
-                f"{name} does not know {', '.join(map(repr, unknown))}, and goes by the other words", stacklevel=5
-            )
         ids = tokenizer(prompt, truncation=False, verbose=False)["input_ids"]
         if len(ids) > length:
             cut = tokenizer.decode(ids[length - 1 : -1])
