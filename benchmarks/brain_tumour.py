@@ -91,6 +91,11 @@ def _bytes(model: Any) -> bytes:
     return save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
 
 
+def truths(records: Sequence[Record]) -> np.ndarray:
+    """Where the tumours are, (N, SIDE, SIDE)."""
+    return outlines([Path(r.mask) for r in records], [Path(r.path) for r in records])[:, 0].numpy() > 0.5
+
+
 def seen(model: Any, views: Sequence[np.ndarray]) -> np.ndarray:
     """Where the segmenter sees a tumour, (N, SIDE, SIDE), in grey images (H, W)."""
     return found(model, torch.stack([square(view) for view in views]))
@@ -127,7 +132,7 @@ def gone(
 ) -> tuple[str, list[Any]]:
     """The row of a removal: what the segmenter still sees where the tumour was, of what it saw there."""
     edits = [edited(o, [Path(r.path)], remove=FINDING, **{k: v(r) for k, v in asked.items()})[0] for r in records]
-    truth = outlines([Path(r.mask) for r in records], [Path(r.path) for r in records])[:, 0].numpy() > 0.5
+    truth = truths(records)
     before, after = (seen(model, views) & truth for views in ([read(r.path).unit() for r in records], units(edits)))
     known = before.sum((1, 2)) >= SEEN
     share = after.sum((1, 2))[known] / before.sum((1, 2))[known]
@@ -167,7 +172,7 @@ def judged(
     pairs: Sequence[tuple[Record, Path]],
 ) -> tuple[Any, ...]:  # fmt: skip
     """A row: shares of the images in which the judges see a tumour, its kind and its side (``None``: that of the caption)."""
-    p = judge.probabilities(torch.stack([square_of(view, judge.size) for view in views])).numpy()
+    p = judge.probabilities(torch.stack([square(view, judge.size) for view in views])).numpy()
     column = {label: k for k, label in enumerate(judge.labels)}
     kinds = p[:, [column[other] for other in KINDS]].argmax(1) == KINDS.index(kind)
     new = seen(model, views) & ~before
@@ -180,12 +185,6 @@ def judged(
     at = [q for q, t in zip(patients, there, strict=True) if t]
     seen_shares = [mean(list(part), patients) for part in (p[:, column[FINDING]] > 0.5, kinds, there)]
     return (name, len(views), *seen_shares, mean(ok, at) if ok else None)
-
-
-def square_of(view: np.ndarray, size: int) -> torch.Tensor:
-    from counterscan.imaging import fit
-
-    return torch.from_numpy(np.ascontiguousarray(fit(view if view.ndim == 2 else view.mean(2), size)[0])).float()[None]
 
 
 def coarse(record: Record) -> np.ndarray:
@@ -203,7 +202,7 @@ def painted(o: argparse.Namespace, model: Any, pairs: Sequence[tuple[Record, Pat
     """The table of tumours painted into twins, under the coarse region where the real one was."""
     lines: list[Any] = []
     first: list[Any] = []
-    truth = outlines([Path(r.mask) for r, _ in pairs], [Path(r.path) for r, _ in pairs])[:, 0].numpy() > 0.5
+    truth = truths([r for r, _ in pairs])
     patients = [r.patient for r, _ in pairs]
     kinds = [next(kind for kind in KINDS if r.findings[kind] == 1) for r, _ in pairs]
     before = seen(model, [read(path).unit() for _, path in pairs])
@@ -281,7 +280,7 @@ def main() -> None:
         one for r in others if r.path in twin for one in (r, replace(r, path=str(twin[r.path]), mask="", findings=none))
     ]
     maps = localised(o, "alike", both)
-    truth = outlines([Path(r.mask) for r in test], [Path(r.path) for r in test])[:, 0].numpy() > 0.5
+    truth = truths(test)
     at = seen(model, [read(r.path).unit() for r in test])
     skill = mean([dice(a, b) for a, b in zip(at, truth, strict=True)], [r.patient for r in test])
     empty = seen(model, [read(path).unit() for _, path in pairs]).sum((1, 2))

@@ -40,10 +40,10 @@ def squares(images: Sequence[Path]) -> torch.Tensor:
     return torch.stack([square(view) for view in views])
 
 
-def square(view: NDArray[Any]) -> torch.Tensor:
-    """One grey image (1, SIDE, SIDE) of one (H, W) or in colours."""
+def square(view: NDArray[Any], side: int = SIDE) -> torch.Tensor:
+    """One grey image (1, side, side) of one (H, W) or in colours."""
     grey = view if view.ndim == 2 else view.mean(2)
-    return torch.from_numpy(np.ascontiguousarray(fit(grey, SIDE)[0])).float()[None]
+    return torch.from_numpy(np.ascontiguousarray(fit(grey, side)[0])).float()[None]
 
 
 def outlines(masks: Sequence[Path], images: Sequence[Path]) -> torch.Tensor:

@@ -187,14 +187,14 @@ def augment(
     from counterscan.robustness.augment import Gates, columns, counts
     from counterscan.robustness.balancing import balance, write_manifest
     from counterscan.robustness.names import meant
-    from counterscan.robustness.study import absent, read_table
+    from counterscan.robustness.study import present, read_table
 
     everything = read_table(manifest)
     finding, *against = (meant(name, list(everything[0])) for name in (finding, *against))
     if finding in against:
         raise WordsError(f"{finding!r} cannot be balanced against itself: name another column after --against")
     folder, backbone, gates = folder_for(output), _load(model, offline), Gates()
-    table, failed = [row for row in everything if not absent([row])], absent(everything)
+    table, failed = present(everything)
     if not table:
         raise DataError(f"none of {len(failed)} images can be used; the first: {failed[0]}")
     rows = [row for row in table if str(row.get("split") or "train") == "train"][:count]
@@ -252,12 +252,13 @@ def train_classifier(
     """
     from counterscan.robustness.learning import OBJECTIVES, learn
     from counterscan.robustness.names import meant
-    from counterscan.robustness.study import absent, read_table
+    from counterscan.robustness.study import present, read_table
 
     if objective not in OBJECTIVES:
         raise WordsError(f"no objective {objective!r}: known are {', '.join(OBJECTIVES)}")
-    folder, table = folder_for(output), read_table(manifest)
-    if missing := absent(table):
+    folder = folder_for(output)
+    table, missing = present(read_table(manifest))
+    if missing:
         raise DataError(f"{manifest}: {len(missing)} images are absent: {'; '.join(missing[:3])}")
     columns = list(table[0])
     names, group = [meant(part.strip(), columns) for part in labels.split(",")], group and meant(group, columns)

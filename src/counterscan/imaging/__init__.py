@@ -30,7 +30,7 @@ def read(path: str | Path, *, slice_index: int | None = None) -> Picture:
         if not path.is_file():
             raise ImageError(f"{path.name}: no such file")
         with path.open("rb") as file:
-            start = file.read(1)
+            start = file.read(132)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a file name"
         raise ImageError(f"{path.name[:80]!r}: cannot be opened ({reason})") from None
@@ -47,7 +47,7 @@ def read(path: str | Path, *, slice_index: int | None = None) -> Picture:
         from counterscan.imaging.stack import read_npy
 
         return read_npy(path)
-    if is_dicom(path):
+    if is_dicom(path, start):
         from counterscan.imaging.dicom import read_dicom
 
         return read_dicom(path)

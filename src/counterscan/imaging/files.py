@@ -28,10 +28,12 @@ def replacing(path: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM, by its first bytes or its ending."""
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom")
+def is_dicom(path: Path, start: bytes | None = None) -> bool:
+    """Whether a file is DICOM, by its first bytes or its ending; ``start``: its first 132 bytes, where they have been read."""
+    if start is None:
+        with path.open("rb") as file:
+            start = file.read(132)
+    return start[128:] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom")
 
 
 def digest(path: Path) -> str:

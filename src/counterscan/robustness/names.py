@@ -18,7 +18,8 @@ def meant(word: str, names: Sequence[str]) -> str:
         found = lookup(word, names).name  # an ambiguous word means what is there
         if found in names:
             return found
-    return next((name for name in names if _meaning(name) == _meaning(word)), word)
+    wanted = _meaning(word)
+    return next((name for name in names if _meaning(name) == wanted), word)
 
 
 def _meaning(word: str) -> tuple[str, ...]:

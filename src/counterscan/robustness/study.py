@@ -66,9 +66,11 @@ def read_table(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def absent(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What is wrong with the rows whose image is absent, each by its path."""
-    return [f"{row['path']}: no such file" for row in rows if not Path(row["path"]).is_file()]
+def present(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows whose image is there, and what is wrong with the others, each by its path."""
+    there = [Path(row["path"]).is_file() for row in rows]
+    failed = [f"{row['path']}: no such file" for row, found in zip(rows, there, strict=True) if not found]
+    return [row for row, found in zip(rows, there, strict=True) if found], failed
 
 
 def patients(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -19,16 +19,25 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from scipy import ndimage
 
 from counterscan.data import manifest as manifests
 from counterscan.data.manifest import Record, located
 from counterscan.errors import DataError, ImageError
-from counterscan.imaging.files import replacing
 from counterscan.language.captions import mentions
 from counterscan.language.phrase import phrase, prompt
-from counterscan.training.paste import BEFORE, blended, outline_of, patch_of, softened, usable
+from counterscan.training.paste import (
+    BEFORE,
+    blended,
+    lay_at,
+    listed,
+    numbered,
+    outline_of,
+    patch_of,
+    saved,
+    softened,
+    usable,
+)
 
 Array = NDArray[np.float32]
 LIKE = 0.7
@@ -39,7 +48,7 @@ TURNS = np.arange(-16.0, 17.0, 2.0)  # degrees
 SHIFTS = np.arange(-5.0, 5.5, 1.0)  # coarse pixels
 ROOM = 6 / 256  # of the image: how far beyond the outline tissue is replaced
 NEAR = 0.02  # of the image: how far from where it was a finding is laid
-SEPARATOR = " || "
+SEPARATOR, IMAGES = " || ", "images"
 
 
 def reflected(image: Array, turn: float, middle: float) -> Array:
@@ -116,14 +125,8 @@ def laid(image: Array, source: Array, mask: NDArray[np.bool_], rng: np.random.Ge
     top, left = (int(v) for v in at.round())
     if top < 0 or left < 0 or top + shape.shape[0] > image.shape[0] or left + shape.shape[1] > image.shape[1]:
         return None
-    here = slice(top, top + shape.shape[0]), slice(left, left + shape.shape[1])
     size = float(np.sqrt((shape > 0.5).sum()))
-    alpha = softened(shape, size)
-    if (image[here].mean(2)[alpha > 0.05] < DARK).mean() > 0.02:
-        return None
-    out = image.copy()
-    out[here] = blended(image[here], patch, alpha, max(0.4 * size, 3))
-    return out
+    return lay_at(image, patch, softened(shape, size), top, left, max(0.4 * size, 3), DARK)
 
 
 def lines(real: Record, without: Path, names: Sequence[str], template: str, number: int) -> list[Record]:
@@ -157,14 +160,12 @@ def with_pairs(
     for record in outlined:
         without = healthy(*_outline(record, manifest))
         if without is not None:
-            made += lines(record, _saved(without, folder, len(clear)), names, template, len(clear))
+            made += lines(record, saved(without, folder / IMAGES, len(clear)), names, template, len(clear))
             clear.append(without)
     if not clear:
         raise DataError(f"{manifest}: no row of split train with {names[0]} and its mask has another side like its own")
     made += together(clear, outlined, names, template, folder, count, np.random.default_rng(seed), manifest)
-    contrasts = dict.fromkeys(name for record in records for name in record.contrasts) | {BEFORE: None}
-    manifests.write(folder / "manifest.csv", [*records, *made], tuple(records[0].findings), tuple(contrasts))
-    return folder / "manifest.csv", len(clear) + count
+    return listed(folder, records, made), len(clear) + count
 
 
 def together(
@@ -180,8 +181,10 @@ def together(
         k, record = int(rng.integers(len(clear))), outlined[int(rng.integers(len(outlined)))]
         with_it = laid(clear[k], *_outline(record, manifest), rng)
         if with_it is not None:
-            path = _saved(with_it, folder, len(clear) + number)
-            rows = lines(replace(record, path=str(path), mask=""), _place(folder, k), names, template, number)
+            path = saved(with_it, folder / IMAGES, len(clear) + number)
+            rows = lines(
+                replace(record, path=str(path), mask=""), numbered(folder / IMAGES, k), names, template, number
+            )
             out += [row for row in rows if row.contrasts]
             number += 1
     if number < count:
@@ -194,18 +197,6 @@ def _outline(record: Record, manifest: Path) -> tuple[Array, NDArray[np.bool_]]:
         return outline_of(record)
     except ImageError as error:
         raise DataError(f"{manifest}: row {record.row}: {error}") from error
-
-
-def _place(folder: Path, number: int) -> Path:
-    return (folder / f"images/{number:05d}.png").absolute()
-
-
-def _saved(image: Array, folder: Path, number: int) -> Path:
-    path = _place(folder, number)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as draft:
-        Image.fromarray((image * 255).round().astype(np.uint8)).save(draft, format="png")
-    return path
 
 
 def main() -> None:

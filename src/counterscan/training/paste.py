@@ -61,13 +61,21 @@ def lay(image: Array, patch: Array, mask: Array, rng: np.random.Generator) -> Ar
     alpha = softened(mask, size)
     for _ in range(TRIES):
         y, x = int(rng.integers(image.shape[0] - h + 1)), int(rng.integers(image.shape[1] - w + 1))
-        ground = image[y : y + h, x : x + w]
-        if (ground.mean(2)[alpha > 0.05] < DARK).mean() > 0.02:
-            continue
-        out = image.copy()
-        out[y : y + h, x : x + w] = blended(ground, patch, alpha, max(0.4 * size, 3))
-        return out
+        if (out := lay_at(image, patch, alpha, y, x, max(0.4 * size, 3), DARK)) is not None:
+            return out
     return None
+
+
+def lay_at(image: Array, patch: Array, alpha: Array, top: int, left: int, reach: float, dark: float) -> Array | None:
+    """``image`` (H, W, C) with as much of ``patch`` as ``alpha`` (h, w) says at a place; ``None`` where more than a trace of that
+    place is below the brightness ``dark``.
+    """
+    here = slice(top, top + alpha.shape[0]), slice(left, left + alpha.shape[1])
+    if (image[here].mean(2)[alpha > 0.05] < dark).mean() > 0.02:
+        return None
+    out = image.copy()
+    out[here] = blended(image[here], patch, alpha, reach)
+    return out
 
 
 def softened(mask: Array, size: float) -> Array:
@@ -138,7 +146,6 @@ def pairs(
     rng = np.random.default_rng(seed)
     out: list[list[Record]] = []
     without, outlined = material(manifest, records, finding)
-    folder.mkdir(parents=True, exist_ok=True)
     for _ in range(ATTEMPTS * count):
         if len(out) == count:
             break
@@ -151,14 +158,32 @@ def pairs(
         laid = None if found is None else lay(ground, *found, rng)
         if laid is None:
             continue
-        path = (folder / f"{len(out):05d}.png").absolute()
-        with replacing(path) as draft:
-            Image.fromarray((laid * 255).round().astype(np.uint8)).save(draft, format="png")
-        out.append(lines(target, path, source, finding, template, len(out)))
+        out.append(lines(target, saved(laid, folder, len(out)), source, finding, template, len(out)))
     if len(out) < count:
         why = "masks may be empty, too large or cut off by the border, or the images dark"
         raise DataError(f"{manifest}: {finding} could be laid into {len(out)} of {count} images only; {why}")
     return [row for some in out for row in some]
+
+
+def saved(image: Array, folder: Path, number: int) -> Path:
+    """Write an image (H, W, C) in [0, 1] as the numbered PNG of a folder; its whole path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = numbered(folder, number)
+    with replacing(path) as draft:
+        Image.fromarray((image * 255).round().astype(np.uint8)).save(draft, format="png")
+    return path
+
+
+def numbered(folder: Path, number: int) -> Path:
+    """Where :func:`saved` puts an image."""
+    return (folder / f"{number:05d}.png").absolute()
+
+
+def listed(folder: Path, records: Sequence[Record], made: Sequence[Record]) -> Path:
+    """Write ``folder/manifest.csv`` of the rows of a manifest and those of pairs made of it; its path."""
+    contrasts = dict.fromkeys(name for record in records for name in record.contrasts) | {BEFORE: None}
+    manifests.write(folder / "manifest.csv", [*records, *made], tuple(records[0].findings), tuple(contrasts))
+    return folder / "manifest.csv"
 
 
 def material(manifest: Path, records: Sequence[Record], finding: str) -> tuple[list[Record], list[Record]]:
@@ -178,9 +203,7 @@ def with_pairs(manifest: Path, finding: str, template: str, folder: Path, count:
     """Write ``folder/manifest.csv``: the rows of ``manifest``, and those of ``count`` pasted images. Returns its path."""
     records = [located(record, manifest) for record in manifests.read(manifest)]
     made = pairs(manifest, records, finding, template, folder / "images", count, seed)
-    contrasts = dict.fromkeys(name for record in records for name in record.contrasts) | {BEFORE: None}
-    manifests.write(folder / "manifest.csv", [*records, *made], tuple(records[0].findings), tuple(contrasts))
-    return folder / "manifest.csv"
+    return listed(folder, records, made)
 
 
 def main() -> None:
