@@ -133,9 +133,9 @@ def test_more_pairs_are_laid_together(tmp_path):
 
 def test_what_finds_no_room_is_no_pair(tmp_path):
     rng = np.random.default_rng(0)
-    image = head()
-    assert mirror.laid(image, image, blob(4, 4, 3), rng) is None  # beside the head
-    assert mirror.laid(image, image, np.zeros((SIDE, SIDE), bool), rng) is None
+    image, free = head(), np.zeros((SIDE, SIDE), bool)
+    assert mirror.laid(image, free, image, blob(4, 4, 3), rng, True) is None  # beside the head
+    assert mirror.laid(image, free, image, free, rng, True) is None
     manifest_of(tmp_path / "data")
     for i in range(5):
         Image.fromarray(blob(45, 66, 2).astype(np.uint8) * 255).save(tmp_path / f"data/{i}-mask.png")

@@ -112,21 +112,32 @@ def denied(record: Record, names: Iterable[str], template: str) -> str:
     return SEPARATOR.join(prompt([phrase(name, absent=True)], template=template) for name in there)
 
 
-def laid(image: Array, source: Array, mask: NDArray[np.bool_], rng: np.random.Generator) -> Array | None:
-    """``image`` (H, W, C) with what ``mask`` outlines in ``source``, turned, mirrored and resized at random, within ``NEAR`` of
-    where it was there; ``None`` where that is not within the head.
+def laid(
+    image: Array,
+    taken: NDArray[np.bool_],
+    source: Array,
+    mask: NDArray[np.bool_],
+    rng: np.random.Generator,
+    turned: bool,
+) -> Array | None:
+    """``image`` (H, W, C) with what ``mask`` outlines in ``source``, resized at random (and turned and mirrored, if ``turned``),
+    within ``NEAR`` of where it was there; ``None`` where that is not within the head, or where something is ``taken`` already.
     """
-    found = patch_of(source, mask, rng, min(image.shape[:2])) if usable(mask) else None
+    found = patch_of(source, mask, rng, min(image.shape[:2]), turned) if usable(mask) else None
     if found is None:
         return None
     patch, shape = found
     centre = np.array(ndimage.center_of_mass(mask)) * np.divide(image.shape[:2], mask.shape)
     at = centre + rng.uniform(-NEAR, NEAR, 2) * image.shape[:2] - np.divide(shape.shape, 2)
     top, left = (int(v) for v in at.round())
-    if top < 0 or left < 0 or top + shape.shape[0] > image.shape[0] or left + shape.shape[1] > image.shape[1]:
+    bottom, right = top + shape.shape[0], left + shape.shape[1]
+    if top < 0 or left < 0 or bottom > image.shape[0] or right > image.shape[1]:
         return None
     size = float(np.sqrt((shape > 0.5).sum()))
-    return lay_at(image, patch, softened(shape, size), top, left, max(0.4 * size, 3), DARK)
+    alpha = softened(shape, size)
+    if (taken[top:bottom, left:right] & (alpha > 0.01)).any():
+        return None
+    return lay_at(image, patch, alpha, top, left, max(0.4 * size, 3), DARK)
 
 
 def lines(real: Record, without: Path, names: Sequence[str], template: str, number: int) -> list[Record]:
@@ -179,7 +190,8 @@ def together(
         if number == count:
             break
         k, record = int(rng.integers(len(clear))), outlined[int(rng.integers(len(outlined)))]
-        with_it = laid(clear[k], *_outline(record, manifest), rng)
+        image, mask = _outline(record, manifest)
+        with_it = laid(clear[k], np.zeros(clear[k].shape[:2], bool), image, mask, rng, turned=True)
         if with_it is not None:
             path = saved(with_it, folder / IMAGES, len(clear) + number)
             rows = lines(

@@ -37,14 +37,16 @@ DARK = 0.12  # brightness below which there is no tissue, but the rim of the pic
 TRIES, ATTEMPTS = 30, 20  # places in an image, and images a pair
 
 
-def patch_of(image: Array, mask: NDArray[np.bool_], rng: np.random.Generator, most: int) -> tuple[Array, Array] | None:
-    """The outlined part of ``image`` (H, W, C) with a margin and its mask (h, w), turned, mirrored and resized at random;
-    ``None`` where it is then larger than ``most`` pixels, or too small to be seen.
+def patch_of(
+    image: Array, mask: NDArray[np.bool_], rng: np.random.Generator, most: int, turned: bool = True
+) -> tuple[Array, Array] | None:
+    """The outlined part of ``image`` (H, W, C) with a margin and its mask (h, w), resized at random, and turned by right angles
+    and mirrored unless it is to stay upright; ``None`` where it is then larger than ``most`` pixels, or too small to be seen.
     """
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     margin = int(MARGIN * max(np.ptp(rows), np.ptp(columns))) + 3
     here = tuple(slice(max(at[0] - margin, 0), at[-1] + margin + 1) for at in (rows, columns))
-    turn, flip = int(rng.integers(4)), bool(rng.integers(2))
+    turn, flip = (int(rng.integers(4)), bool(rng.integers(2))) if turned else (0, False)
     scale = rng.uniform(0.7, 1.3)
     cut, shape = (np.rot90(x[here], turn)[:, :: -1 if flip else 1] for x in (image, mask.astype(np.float32)))
     zoom = (scale, scale, 1)
