@@ -77,7 +77,8 @@ def across(
         image, taken = opened(host, manifest)
         both = laid(image, taken, *opened(source, manifest), rng, turned=False)
         if both is not None:
-            findings = {name: max(value or 0, host.findings[name] or 0) for name, value in source.findings.items()}
+            already = [name for name, value in host.findings.items() if value == 1]
+            findings = source.findings | dict.fromkeys(already, 1)
             with_it = replace(source, path=str(saved(both, folder, len(made))), mask="", findings=findings)
             rows = lines(with_it, Path(host.path), [kind], template, len(made))
             made.append([row for row in rows if row.contrasts])
