@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from counterscan.attribution.calibration import Calibration, calibrate
 from counterscan.attribution.difference import Region, combine, regions, signed, strength, threshold
+from counterscan.attribution.repeats import looks
 
 if TYPE_CHECKING:
     from counterscan.backbones.base import Backbone
     from counterscan.backbones.card import Card
     from counterscan.imaging import Picture
     from counterscan.methods import Method, Progress
-    from counterscan.result import Counterfactual
 
     Methods = str | Method | Sequence[str | Method | None] | None
 
@@ -31,7 +31,7 @@ class Attribution:
 
     ``map`` (H, W) is the mean signed difference, counterfactual minus factual, at native size, before weak changes are
     left out of the image; ``spread`` its standard
-    deviation over seeds and methods, its uncertainty; ``mask`` where its
+    deviation over repeats and methods, its uncertainty; ``mask`` where its
     :func:`~counterscan.attribution.difference.strength` exceeds ``threshold``: what null edits of the same image change, and
     what removing the finding changes in all but a share ``rate`` of images that do not have it (``None`` where nothing is
     promised: see :func:`attribute`). ``present`` is False when no region is left: the model sees no such finding here.
@@ -120,7 +120,8 @@ def attribute(
     attention: bool = False,
     progress: Progress | None = None,
 ) -> Attribution:
-    """Find a finding by removing it ``repeats`` times, with seeds ``seed``, ``seed + 1``, …, by each of the methods.
+    """Find a finding by removing it ``repeats`` times, with seeds ``seed``, ``seed + 1``, …, by each of the methods; each time
+    after the first from a frame that is moved by a few pixels (see :mod:`counterscan.attribution.repeats`).
 
     ``calibration`` (see :func:`calibrate`) sets the threshold so that a share ``rate`` of images without the finding are
     taken for ones with it. Without it the model's card does, at 5 %, for what it was calibrated with: one removal by the
@@ -144,14 +145,15 @@ def attribute(
         return lambda done, steps: progress(k * steps + done, total * steps) if progress else None
 
     heard = word_map(picture, finding=finding, model=backbone, seed=seed) if attention else None
-    results = removals(picture, finding, repeats, methods, backbone, seed, part)
+    (seen,) = looks([picture], finding, methods, repeats, backbone, seed, part)
+    results = [look.result for look in seen]
     source = results[0].edit.source
     null = [
         edit(picture, source=source, target=source, method=one, model=backbone, seed=seed, progress=part(k))
         for k, one in enumerate(methods, len(results))
     ]
     limit = max(threshold([signed(one) for one in null]), limit)
-    mean, spread = combine([signed(result) for result in results])
+    mean, spread = combine([look.map for look in seen])
     mask = strength(mean) > limit
     found = regions(mask, mean, picture.spacing_mm)
     return Attribution(
@@ -182,26 +184,6 @@ def promise(
     if known is None or repeats != 1 or methods != several(None, model.card):
         return 0.0, None
     return known, CARD_RATE
-
-
-def removals(
-    image: Any,
-    finding: str,
-    repeats: int,
-    method: Methods,
-    model: Backbone,
-    seed: int,
-    part: Callable[[int], Progress | None] = lambda k: None,
-) -> list[Counterfactual]:
-    """The counterfactuals of :func:`attribute`: every method with every seed."""
-    from counterscan.editing import edit
-    from counterscan.errors import WordsError
-
-    if repeats < 1:
-        raise WordsError(f"repeats must be at least 1, got {repeats}")
-    settings: dict[str, Any] = {"remove": [finding], "model": model}
-    asked = [(one, seed + k) for one in several(method, model.card) for k in range(repeats)]
-    return [edit(image, **settings, method=one, seed=s, progress=part(k)) for k, (one, s) in enumerate(asked)]
 
 
 def fits(calibration: Calibration, finding: str, model: Backbone, repeats: int, methods: Sequence[str]) -> None:

@@ -77,17 +77,18 @@ def calibrate(
     progress: Callable[[int, int], None] | None = None,
 ) -> Calibration:
     """Remove ``finding`` from images that do not have it, the same way ``attribute`` does."""
-    from counterscan.attribution import removals, several, told
-    from counterscan.attribution.difference import combine, evidence, signed
-    from counterscan.editing import as_backbone
+    from counterscan.attribution import several, told
+    from counterscan.attribution.difference import combine, evidence
+    from counterscan.attribution.repeats import looks
+    from counterscan.editing import as_backbone, as_picture
 
     backbone = as_backbone(model)
     peaks: list[float] = []
     name, methods = finding, several(method, backbone.card)
     for i, image in enumerate(images):
-        results = removals(image, finding, repeats, methods, backbone, seed)
-        peaks.append(evidence(combine([signed(result) for result in results])[0]))
-        name = results[0].edit.changes[0].finding
+        (seen,) = looks([as_picture(image)], finding, methods, repeats, backbone, seed)
+        peaks.append(evidence(combine([look.map for look in seen])[0]))
+        name = seen[0].result.edit.changes[0].finding
         if progress is not None:
             progress(i + 1, len(images))
     return Calibration(name, tuple(peaks), backbone.fingerprint, told(methods, backbone.card), repeats)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from counterscan.attribution.difference import combine, signed, strength
+from counterscan.attribution.difference import combine, strength
 
 if TYPE_CHECKING:
     from counterscan.backbones.base import Backbone
@@ -41,15 +41,13 @@ class Mapper:
     def __call__(self, pictures: Sequence[Picture]) -> list[dict[str, NDArray[np.float32]]]:
         """For every picture its maps (H, W) >= 0 by name, and ``signed`` and ``spread`` of the removals."""
         from counterscan.attribution.peers import centre_prior
+        from counterscan.attribution.repeats import looks
         from counterscan.attribution.words import word_map
-        from counterscan.editing import edit
 
-        asked: dict[str, Any] = {"remove": [self.finding], "model": self.backbone}
-        tries = [(method, self.seed + k) for method in self.methods for k in range(self.repeats)]
-        runs = [edit(list(pictures), **asked, method=method, seed=seed) for method, seed in tries]
         out = []
-        for i, picture in enumerate(pictures):
-            mean, spread = combine([signed(run[i]) for run in runs])
+        removals = looks(pictures, self.finding, self.methods, self.repeats, self.backbone, self.seed)
+        for picture, seen in zip(pictures, removals, strict=True):
+            mean, spread = combine([look.map for look in seen])
             maps = {"signed": mean, "spread": strength(spread), REMOVAL: strength(mean)}
             if self.words:
                 maps[WORDS] = word_map(picture, finding=self.finding, model=self.backbone, seed=self.seed)
