@@ -122,6 +122,8 @@ def test_healthy_removes_everything_the_model_knows(text):
         "as if healthy but keep the pacemaker",
         "remove everything but the pacemaker",
         "remove everything except the pacemaker",
+        "remove all except for the pacemaker",
+        "remove all but the pacemaker",
         "keep the pacemaker, remove the rest",
     ],
 )

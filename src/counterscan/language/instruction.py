@@ -67,7 +67,7 @@ def understand(text: str, known: Sequence[str] = ()) -> Request:
     Raises:
         WordsError: a word is not understood, it is not said what to do with a finding, or nothing is asked.
     """
-    words = exchanged(read(text, known))
+    words = exchanged(spelled_all(read(text, known)))
     if known:
         _refuse_unknown(words, known)
     else:
@@ -163,6 +163,13 @@ def _refuse_unknown(words: Sequence[Word], known: Sequence[str]) -> None:
             near = [name for name in near if name != word.text]  # a word that means something elsewhere in a sentence
             hint = f"did you mean {' or '.join(near)}? " if near else ""
             raise WordsError(f"did not understand the word {word.text!r}: {hint}the model knows {', '.join(known)}")
+
+
+def spelled_all(words: Sequence[Word]) -> list[Word]:
+    """The words, where "all" before an exception is everything: "remove all but the port"; of "all effusions" it tells nothing."""
+    excepts = [after.text == "but" or (after.kind, after.value) == ("verb", "keep") for after in words[1:]]
+    pairs = zip(words, [*excepts, False], strict=False)
+    return [Word("all", "all", word.text) if excepted and word.text == "all" else word for word, excepted in pairs]
 
 
 def exchanged(words: Sequence[Word]) -> list[Word]:
