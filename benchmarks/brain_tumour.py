@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,9 @@ from counterscan.training.paste import BEFORE, outline_of
 
 FINDING, KINDS = "tumour", ("meningioma", "glioma", "pituitary tumour")
 SEEN = 20  # pixels of the segmenter's 128 x 128: what is smaller is nothing
+MAPS = ("kind", "map", "n", "AUPRC", "Dice (threshold of val)", "pointing", "false alarms", "sensitivity")
 SHOWN = 8
+MAPPED = 40  # images of a kind and split of which maps are made, and as many without it
 Record = manifests.Record
 
 
@@ -114,24 +117,32 @@ def mean(values: Sequence[float], patients: Sequence[str]) -> Interval:
     return interval([float(value) for value in values], patients)
 
 
-def localised(o: argparse.Namespace, name: str, rows: Sequence[Record]) -> str:
-    """The table of the removal's maps against masks, beside the peers'."""
-    folder = o.work / name
+def kind_of(record: Record) -> str:
+    return next(kind for kind in KINDS if record.findings[kind] == 1)
+
+
+def localised(o: argparse.Namespace, others: Sequence[Record], kind: str) -> tuple[list[list[Any]], list[str]]:
+    """Of a kind the rows of the removal's maps against masks, beside the peers', and the paired tests. Images of the other kinds
+    are those without it.
+    """
+    rows = []
+    for split, has in product(("val", "test"), (1, 0)):
+        some = [r for r in others if r.split == split and r.findings[kind] == has]
+        rows += [replace(some[k], mask=some[k].mask if has else "") for k in spread(len(some), MAPPED)]
+    folder = o.work / f"maps-{kind.replace(' ', '-')}"
     folder.mkdir(parents=True, exist_ok=True)
     manifests.write(folder / "manifest.csv", rows, (FINDING, *KINDS))
-    told = attribution(folder / "manifest.csv", folder, finding=FINDING, model=o.model, judge=str(o.work / "judge"))
+    told = attribution(folder / "manifest.csv", folder, finding=kind, model=o.model, judge=str(o.work / "judge"))
     keys = ("map", "n", "auprc", "dice_validation", "pointing", "false_alarms", "sensitivity")
-    head = ("map", "n", "AUPRC", "Dice (threshold of val)", "pointing", "false alarms", "sensitivity")
     tests = [t for t in told["paired"] if t["measure"] == "auprc"]
-    notes = [f"- AUPRC of {t['a']} less that of {t['b']}: {cell(t['difference'])}, p = {t['p']:.2g}\n" for t in tests]
-    return table(head, [[row.get(key) for key in keys] for row in told["rows"]]) + "\n" + "".join(notes)
+    notes = [
+        f"- {kind}: AUPRC of {t['a']} less that of {t['b']}: {cell(t['difference'])}, p = {t['p']:.2g}" for t in tests
+    ]
+    return [[kind, *(row.get(key) for key in keys)] for row in told["rows"]], notes
 
 
-def gone(
-    o: argparse.Namespace, model: Any, records: Sequence[Record], name: str, **asked: Any
-) -> tuple[str, list[Any]]:
-    """The row of a removal: what the segmenter still sees where the tumour was, of what it saw there."""
-    edits = [edited(o, [Path(r.path)], remove=FINDING, **{k: v(r) for k, v in asked.items()})[0] for r in records]
+def gone(model: Any, records: Sequence[Record], edits: Sequence[Any], name: str) -> tuple[Any, ...]:
+    """The row of a removal: what the segmenter still sees where the tumour was, of what it saw there before."""
     truth = truths(records)
     before, after = (seen(model, views) & truth for views in ([read(r.path).unit() for r in records], units(edits)))
     known = before.sum((1, 2)) >= SEEN
@@ -139,8 +150,25 @@ def gone(
     patients = [r.patient for r, k in zip(records, known, strict=True) if k]
     drift = mean([float(np.abs(e.difference)[~coarse(r)].mean()) for e, r in zip(edits, records, strict=True)],
                  [r.patient for r in records])  # fmt: skip
-    line = (name, int(known.sum()), mean(list(share), patients), mean(list(share < 0.2), patients), drift)
-    return "| " + " | ".join(cell(value) for value in line) + " |\n", edits
+    return name, int(known.sum()), mean(list(share), patients), mean(list(share < 0.2), patients), drift
+
+
+def removals(o: argparse.Namespace, model: Any, test: Sequence[Record]) -> tuple[str, list[Any]]:
+    """The table of tumours taken out, and the edits of which the kind was named."""
+    ways: dict[str, Callable[[Record], dict[str, Any]]] = {
+        "the kind is named": lambda r: {"remove": kind_of(r)},
+        'a "tumour" is named': lambda r: {"remove": FINDING},
+        "the kind, in a coarse region": lambda r: {"remove": kind_of(r), "mask": coarse(r)},
+        "the same by `masked`": lambda r: {"remove": kind_of(r), "mask": coarse(r), "method": "masked"},
+    }
+    edits = {name: [edited(o, [Path(r.path)], **ask(r))[0] for r in test] for name, ask in ways.items()}
+    lines = [gone(model, test, some, name) for name, some in edits.items()]
+    named = next(iter(edits.values()))
+    for kind in KINDS:
+        rows = [(r, e) for r, e in zip(test, named, strict=True) if kind_of(r) == kind]
+        lines.append(gone(model, *zip(*rows, strict=True), f"the kind is named: {kind}"))
+    head = ("removal", "n", "share still seen", "less than a fifth is still seen", "change outside the coarse region")
+    return table(head, lines), named
 
 
 def insertions(
@@ -204,7 +232,7 @@ def painted(o: argparse.Namespace, model: Any, pairs: Sequence[tuple[Record, Pat
     first: list[Any] = []
     truth = truths([r for r, _ in pairs])
     patients = [r.patient for r, _ in pairs]
-    kinds = [next(kind for kind in KINDS if r.findings[kind] == 1) for r, _ in pairs]
+    kinds = [kind_of(r) for r, _ in pairs]
     before = seen(model, [read(path).unit() for _, path in pairs])
     for method in (None, "masked"):
         edits = [
@@ -235,8 +263,9 @@ def strip(views: Sequence[Sequence[np.ndarray]], path: Path) -> str:
     return f"![](figures/{path.name})"
 
 
-def spread(count: int) -> list[int]:
-    return [int(k) for k in np.linspace(0, count - 1, min(SHOWN, count))]
+def spread(count: int, most: int = SHOWN) -> list[int]:
+    """At most so many of ``count`` places, evenly."""
+    return [int(k) for k in np.linspace(0, count - 1, min(most, count))]
 
 
 def prepared(o: argparse.Namespace) -> tuple[list[Record], dict[str, Path], Classifier, Any]:
@@ -266,41 +295,43 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("-o", "--page", type=Path, required=True)
     parser.add_argument("-n", "--most", type=int, help="test images, for a trial")
-    parser.add_argument(
-        "--every", type=int, default=4, help="of the test images without a twin every so manieth is edited"
-    )
+    parser.add_argument("--every", type=int, default=2, help="of the test images every so manieth loses its tumour")
     parser.add_argument("--epochs", type=int, default=12, help="of the judges")
     o = parser.parse_args()
     others, twin, judge, model = prepared(o)
     test = [r for r in others if r.split == "test"][: o.most]
     alike = [r for r in test if r.path in twin]
     pairs = [(r, twin[r.path]) for r in alike]
-    none: dict[str, int | None] = dict.fromkeys((FINDING, *KINDS), 0)
-    both = [
-        one for r in others if r.path in twin for one in (r, replace(r, path=str(twin[r.path]), mask="", findings=none))
-    ]
-    maps = localised(o, "alike", both)
+    maps: list[list[Any]] = []
+    notes: list[str] = []
+    for kind in KINDS:
+        rows, tests = localised(o, others, kind)
+        maps, notes = maps + rows, notes + tests
     truth = truths(test)
     at = seen(model, [read(r.path).unit() for r in test])
     skill = mean([dice(a, b) for a, b in zip(at, truth, strict=True)], [r.patient for r in test])
     empty = seen(model, [read(path).unit() for _, path in pairs]).sum((1, 2))
-    free, removed = gone(o, model, alike, "the whole image may change")
-    boxed, _ = gone(o, model, alike, "a coarse region is given", mask=coarse)
-    filled, _ = gone(o, model, alike, "a coarse region, by `masked`", mask=coarse, method=lambda r: "masked")
-    without_twin = [r for r in test if r.path not in twin][:: o.every]
-    unlike, _ = gone(o, model, without_twin, "sides unlike, the whole image may change")
+    tested = test[:: o.every]
+    taken_out, removed = removals(o, model, tested)
     inserted, shown = insertions(o, model, judge, pairs)
     paint, first = painted(o, model, pairs)
     figures, some = o.page.parent / "figures", spread(len(alike))
     originals, clear_views = (
         [read(paths[k]).unit() for k in some] for paths in zip(*((r.path, p) for r, p in pairs), strict=True)
     )
-    taken = [(removed[k].counterfactual.unit(), np.clip(2 * np.abs(removed[k].difference), 0, 1)) for k in some]
+    first_seen = [
+        next(k for k, r in enumerate(tested) if r.patient == q) for q in dict.fromkeys(r.patient for r in tested)
+    ]
+    taken = [removed[first_seen[k]] for k in spread(len(first_seen), 2 * SHOWN)]
     put = [[edits[k].counterfactual.unit() for edits in shown.values()] for k in some]
     drawn = [first[k].counterfactual.unit() for k in some]
     pictures = {
         "removed": strip(
-            [(a, *b, c) for a, b, c in zip(originals, taken, clear_views, strict=True)], figures / "brain-removed.jpg"
+            [
+                (one.factual.unit(), one.counterfactual.unit(), np.clip(2 * np.abs(one.difference), 0, 1))
+                for one in taken
+            ],
+            figures / "brain-removed.jpg",
         ),
         "added": strip([(c, *d) for c, d in zip(clear_views, put, strict=True)], figures / "brain-added.jpg"),
         "painted": strip(list(zip(originals, clear_views, drawn, strict=True)), figures / "brain-painted.jpg"),
@@ -328,19 +359,18 @@ learned twins and real images of the train split; a segmenter, which learned the
 
 What the segmenter still sees where the tumour was, of what it saw there before.
 
-| removal | n | share still seen | less than a fifth is still seen | change outside the coarse region |
-| --- | --- | --- | --- | --- |
-{free}{boxed}{filled}{unlike}
-Eight test images: original, without the tumour, change (twice as strong), twin.
+{taken_out}
+Test images of different patients: original, without the tumour, change (twice as strong).
 
 {pictures["removed"]}
 
 ## Where it was
 
-The map of the removal against the real masks, of images that have a twin. False alarms, asked to be 5 %, and sensitivity: of
-twins and real images.
+The map of the removal of a kind against the real masks. False alarms, asked to be 5 %, are those of images with another kind.
 
-{maps}
+{table(MAPS, maps)}
+{chr(10).join(notes)}
+
 ## Put in
 
 Into the {len(pairs)} twins of the test split. The segmenter's side is told where it sees a tumour.

@@ -20,8 +20,8 @@ from counterscan.backbones import load
 from counterscan.backbones.base import Backbone
 from counterscan.blending import blend, changed_area, feather
 from counterscan.drawing import signed_map
-from counterscan.editing import allowed_area, edit
-from counterscan.errors import DataError, ImageError, ModelError, WordsError
+from counterscan.editing import allowed_area, as_picture, edit, read_mask
+from counterscan.errors import CounterscanError, DataError, ImageError, ModelError, WordsError
 from counterscan.generation import generate
 from counterscan.imaging.picture import stem
 from counterscan.result import Counterfactual
@@ -119,6 +119,45 @@ def test_bad_masks_and_regions_are_refused_before_any_work(backbone: Backbone, t
     with pytest.raises(ImageError, match=r"mask.txt: the mask cannot be read"):
         edit(picture(), **WORDS, mask=tmp_path / "mask.txt", model=backbone)
     assert backbone.evaluations == before
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "1"])
+def test_a_drawn_mask_is_what_is_drawn_in_any_mode(mode: str, tmp_path: Path) -> None:
+    drawn = np.zeros((60, 50), np.uint8)
+    drawn[20:40, 5:20] = 255
+    image = Image.fromarray(drawn)
+    image.convert(mode).save(tmp_path / "mask.png")
+    assert np.array_equal(read_mask(tmp_path / "mask.png").numpy(), drawn > 0)
+    image.save(tmp_path / "mask.jpg", quality=60)
+    assert abs(int(read_mask(tmp_path / "mask.jpg").sum()) - 300) < 20
+    clear = np.dstack([np.full((60, 50, 3), 255, np.uint8), drawn])  # white on nothing
+    Image.fromarray(clear).save(tmp_path / "clear.png")
+    assert np.array_equal(read_mask(tmp_path / "clear.png").numpy(), drawn > 0)
+    Image.fromarray(drawn // 255).save(tmp_path / "labels.png")
+    assert np.array_equal(read_mask(tmp_path / "labels.png").numpy(), drawn > 0)
+
+
+@pytest.mark.parametrize("mode", ["P", "RGBA", "LA", "1", "CMYK"])
+def test_an_open_image_is_read_as_its_file_would_be(mode: str) -> None:
+    grey = Image.fromarray((np.mgrid[:60, :50].sum(0) * 2).astype(np.uint8))
+    read = as_picture(grey.convert("RGB").quantize(64) if mode == "P" else grey.convert(mode))
+    assert np.corrcoef(read.unit().reshape(60, 50, -1).mean(2).ravel(), np.asarray(grey).ravel())[0, 1] > 0.3
+    assert read.pixels.ndim == 2 or read.pixels.shape[2] == 3
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"mask": [[1, 2], [3]]}, {"seed": 2**70}, {"seed": 1.5}, {"seed": -1}, {"region": 5}, {"source": 3, "target": "x"},
+        {"remove": None},
+    ],
+)  # fmt: skip
+def test_what_is_no_request_is_refused_in_words(asked: dict[str, Any], backbone: Backbone) -> None:
+    words = {} if {"source", "remove"} & set(asked) else WORDS
+    with pytest.raises(CounterscanError):
+        edit(picture(), **words, **asked, model=backbone)
+    with pytest.raises(WordsError, match="0 to 2|text|n >= 1"):
+        generate(**{"prompt": "x", "model": backbone} | ({"n": 1.5} if "mask" in asked else {"prompt": None}))
 
 
 def test_saved_and_loaded_it_is_the_same(backbone: Backbone, tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ def edit(
     from counterscan.backbones.text import tell_unknown
     from counterscan.language import resolve
 
+    check_seed(seed)
     several = isinstance(image, list | tuple)
     pictures = [as_picture(item) for item in (image if several else [image])]
     backbone = as_backbone(model)
@@ -214,10 +215,21 @@ def as_picture(image: Any) -> Picture:
     if isinstance(image, str | Path):
         return read(Path(image))
     try:
-        array = np.asarray(image)
-    except (TypeError, ValueError) as error:
+        array = np.asarray(_plain(image) if hasattr(image, "convert") else image)
+    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a tensor that needs gradients
         raise ImageError(f"cannot read an image from {type(image).__name__}: {error}") from error
     return from_array(array)
+
+
+def _plain(image: Any) -> Any:
+    """A PIL image of grey levels or colours, without palette or transparency, as the readers of files make it."""
+    if image.mode in ("1", "LA", "La"):
+        return image.convert("L")
+    return (
+        image.convert("RGB")
+        if image.mode in ("P", "PA", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
+        else image
+    )
 
 
 def as_backbone(model: str | Path | Backbone) -> Backbone:
@@ -230,10 +242,13 @@ def as_backbone(model: str | Path | Backbone) -> Backbone:
 
 
 def read_mask(mask: Any) -> Tensor:
-    """A bool tensor (H, W), True where the image may change, from a path or an array (non-zero = True)."""
+    """A bool tensor (H, W), True where the image may change, from a path (drawn on = True) or an array (non-zero = True)."""
     import torch
 
-    array = _mask_file(Path(mask)) if isinstance(mask, str | Path) else np.asarray(mask)
+    try:
+        array = _mask_file(Path(mask)) if isinstance(mask, str | Path) else np.asarray(mask)
+    except ValueError as error:
+        raise ImageError(f"a mask is a picture (H, W): {error}") from None
     if array.ndim == 3:
         array = np.any(array, axis=2, keepdims=True)[..., 0]
     if array.ndim != 2:
@@ -244,11 +259,15 @@ def read_mask(mask: Any) -> Tensor:
 
 
 def _mask_file(path: Path) -> np.ndarray:
+    """Where a picture is drawn on, bool (H, W[, C]): neither black nor transparent; of a JPEG, whose black is unclean, bright."""
     from PIL import Image
 
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB") if image.mode == "P" else image)
+            if image.mode == "P" or "A" in image.mode:
+                black = Image.new("RGBA", image.size, "black")
+                return np.asarray(Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")) != 0
+            return np.asarray(image) > (127 if image.format == "JPEG" else 0)
     except OSError as error:  # also what pillow raises for a file it does not know
         raise ImageError(f"{path}: the mask cannot be read ({error}); save it as a black and white PNG") from error
 
@@ -300,8 +319,14 @@ def to_array(image: Tensor, grey: bool) -> np.ndarray:
     return np.repeat(array[0][..., None], 3, axis=2) if array.shape[0] == 1 else np.moveaxis(array, 0, 2)
 
 
-def _names(names: str | Sequence[str]) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(names)
+def check_seed(seed: Any) -> None:
+    """``WordsError`` for what no random generator can begin with."""
+    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
+        raise WordsError(f"a seed is a whole number, 0 to 2^63 - 1, got {seed!r}")
+
+
+def _names(names: str | Sequence[str] | None) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names or ())
 
 
 def _over(progress: Progress | None, start: int, size: int, total: int) -> Progress | None:

@@ -51,10 +51,14 @@ def generate(
     import torch
 
     from counterscan.backbones.text import tell_unknown
-    from counterscan.editing import as_backbone
+    from counterscan.editing import as_backbone, check_seed
     from counterscan.imaging import Picture
 
-    if not (n >= 1 and 1 <= steps <= 1000 and 0 <= guidance <= 100):
+    check_seed(seed)
+    if not isinstance(prompt, str):
+        raise WordsError(f"a prompt is text, got {prompt!r}")
+    whole = isinstance(n, int) and isinstance(steps, int)
+    if not (whole and n >= 1 and 1 <= steps <= 1000 and 0 <= guidance <= 100):
         raise WordsError(f"generate needs n >= 1, steps 1 to 1000, guidance 0 to 100; got {n}, {steps}, {guidance}")
     backbone = as_backbone(model)
     tell_unknown(backbone, prompt)
@@ -74,7 +78,7 @@ def generate(
             images = edited(backbone, images, change, generators, partial(report, part=part))
         for image in images:
             pixels = (image.cpu().numpy() * 255).round().astype(np.uint8)
-            pictures.append(Picture(pixels[0] if pixels.shape[0] == 1 else np.moveaxis(pixels, 0, 2)))
+            pictures.append(Picture(pixels[0] if pixels.shape[0] == 1 else np.moveaxis(pixels, 0, 2), synthetic=True))
     return pictures
 
 

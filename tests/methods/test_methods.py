@@ -234,6 +234,12 @@ def test_impossible_settings_are_refused(bad: dict[str, Any]) -> None:
         methods.get("edit-friendly", **bad)
 
 
+@pytest.mark.parametrize("strength", [float("nan"), -3, 1e6])
+def test_an_impossible_strength_is_refused(strength: float) -> None:
+    with pytest.raises(WordsError, match="strength is a factor"):
+        methods.get("instruct", strength=strength)
+
+
 @dataclass(frozen=True)
 class Careless:
     """Draws from the global generator."""

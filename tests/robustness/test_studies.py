@@ -13,11 +13,10 @@ from PIL import Image
 from tests.tables import write_manifest
 
 from counterscan.backbones.card import Card
-from counterscan.errors import DataError
+from counterscan.errors import DataError, WordsError
 from counterscan.robustness.classifier import Classifier
 from counterscan.robustness.disentangle import entangled, entanglement, matrix, moved
 from counterscan.robustness.learning import calibration_error, learn
-from counterscan.robustness.names import meant
 from counterscan.robustness.opening import Outputs
 from counterscan.robustness.stress import Effect, effects, limits, ranked, subgroups
 from counterscan.robustness.study import Seen, look
@@ -268,23 +267,6 @@ def test_synonyms_mean_the_outputs_and_columns(manifest, model, tmp_path, run):
     )
 
 
-@pytest.mark.parametrize(
-    ("word", "names", "found"),
-    [
-        ("effusion", ["pleural effusion", "effusion"], "effusion"),
-        ("effusion", ["pleural effusion"], "pleural effusion"),
-        ("pleural effusion", ["Effusion"], "Effusion"),
-        ("Pleural_Effusions", ["edema", "pleural effusion"], "pleural effusion"),
-        ("mass", ["tumour"], "tumour"),
-        ("support devices", ["pacemaker", "support_device"], "support_device"),
-        ("support devices", ["pacemaker"], "support devices"),
-        ("sexx", ["sex"], "sexx"),
-    ],
-)
-def test_a_word_means_itself_first(word, names, found):
-    assert meant(word, names) == found
-
-
 def test_a_stopped_study_goes_on(manifest, tmp_path, monkeypatch):
     """Groups of two, of which the second run does those that the first did not finish, and that with a failure."""
     from counterscan.imaging import read
@@ -322,6 +304,8 @@ def test_a_stopped_study_goes_on(manifest, tmp_path, monkeypatch):
     ]
     look(outputs, rows[:1], {"add": ["a"]}, backbone, tmp_path / "looked.jsonl")
     assert asked  # another edit is another study
+    Image.open(rows[1]["path"]).transpose(Image.Transpose.ROTATE_90).save(rows[0]["path"])
+    assert told() != whole and asked[0] == ["0.png", "1.png"]  # and so is another image of the same name
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
@@ -393,5 +377,7 @@ def test_a_classifier_is_trained_against_groups(manifest, objective):
     assert told == [(1, 1)]
     assert 0 <= scores["worst_group_auc"] <= scores["auc pleural effusion"] <= 1
     assert 0 <= scores["calibration_error"] <= 1
-    with pytest.raises(DataError, match="no column 'gout'"):
+    with pytest.raises(WordsError, match="no column 'gout'"):
         learn(rows, ["gout"])
+    with pytest.raises(DataError, match="'sex' cannot be learned"):
+        learn([row | {"sex": "M"} for row in rows], ["sex"], epochs=1, size=32)

@@ -203,9 +203,12 @@ def fits(calibration: Calibration, finding: str, model: Backbone, repeats: int, 
 
 def several(method: Methods, card: Card) -> list[Method]:
     """One method, or as many as are given, with the settings that suit the model."""
+    from counterscan.errors import WordsError
     from counterscan.methods import suited
 
     given = method if isinstance(method, Sequence) and not isinstance(method, str) else [method]
+    if not given:
+        raise WordsError("no method: name one, or None for the model's own")
     return [suited(card, one) if one is None or isinstance(one, str) else one for one in given]
 
 

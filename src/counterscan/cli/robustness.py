@@ -186,7 +186,7 @@ def augment(
     """
     from counterscan.robustness.augment import Gates, columns, counts
     from counterscan.robustness.balancing import balance, write_manifest
-    from counterscan.robustness.names import meant
+    from counterscan.robustness.names import indistinct, meant
     from counterscan.robustness.study import present, read_table
 
     everything = read_table(manifest)
@@ -200,6 +200,11 @@ def augment(
     rows = [row for row in table if str(row.get("split") or "train") == "train"][:count]
     others = [row for row in table if str(row.get("split") or "train") != "train"]
     edited, held = columns(rows, finding, against)
+    for name in edited:
+        if same := indistinct(name, list(everything[0]), backbone.card.findings):
+            raise WordsError(
+                f"{backbone.card.name} cannot tell {name} from {', '.join(same)}: no column of it can be balanced"
+            )
     unknown = [name for name in held if not any(name in row for row in rows)]
     _asked(edited + unknown, edited + unknown, backbone, method)
     outputs = opened(judge, labels, size, channels) if judge else None

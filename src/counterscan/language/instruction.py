@@ -166,7 +166,7 @@ def _refuse_unknown(words: Sequence[Word], known: Sequence[str]) -> None:
 
 
 def spelled_all(words: Sequence[Word]) -> list[Word]:
-    """The words, where "all" before an exception is everything: "remove all but the port"; of "all effusions" it tells nothing."""
+    """The words, where "all" before an exception is everything ("remove all but the port"); before a name it tells nothing."""
     excepts = [after.text == "but" or (after.kind, after.value) == ("verb", "keep") for after in words[1:]]
     pairs = zip(words, [*excepts, False], strict=False)
     return [Word("all", "all", word.text) if excepted and word.text == "all" else word for word, excepted in pairs]

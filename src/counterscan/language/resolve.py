@@ -80,6 +80,9 @@ def resolve(
 
     if card is not None:
         findings, template = tuple(card.findings), card.template
+    for name, text in (("source", source), ("target", target), ("instruct", instruct), ("region", region)):
+        if not isinstance(text, str | None):
+            raise WordsError(f"{name} is text, got {text!r}")
     where, area = _region(region), _mask(mask)
     _one_way(bool(remove or add), source is not None or target is not None, instruct is not None)
     kept = _names(keep, findings)

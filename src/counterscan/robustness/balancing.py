@@ -22,7 +22,7 @@ from counterscan.robustness import ledger
 from counterscan.robustness.audit import Gallery, grey, identity, open_gallery, twin
 from counterscan.robustness.augment import Gates, Measured, Task, columns, known, passes, plan
 from counterscan.robustness.names import meant
-from counterscan.robustness.study import patients, probabilities
+from counterscan.robustness.study import patients, pictured, probabilities
 
 if TYPE_CHECKING:
     from counterscan.backbones.base import Backbone
@@ -60,7 +60,7 @@ def balance(
         for k, task in enumerate(tasks):
             source = rows[task.index]
             wanted = {name: known(source, name) or 0 for name in labels} | dict(task.changes)
-            key = ledger.key(how, *map(str, files_of(source).values()), task, wanted)
+            key = ledger.key(how, *pictured(source), task, wanted)
             row = done.get(key)
             if row is None or "failed" in row:  # its image may have been repaired
                 gallery = gallery or open_gallery(rows, gates.rate, backbone.card)
@@ -107,6 +107,7 @@ def _edited(
         verb: [name for name, value in task.changes if value == to] for to, verb in enumerate(("remove", "add"))
     }
     facts = {k: v for k, v in row.items() if k not in files_of(row)} | dict(task.changes) | {"synthetic": "yes"}
+    facts |= {"mask": ""} if "mask" in row else {}  # it outlines what may be gone, and not what has come
     facts |= {
         "source": str(row["path"]),
         "edit": ", ".join(f"{verb} {name}" for verb, names in words.items() for name in names),

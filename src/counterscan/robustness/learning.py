@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from counterscan.data.contrasts import files_of, read
-from counterscan.errors import DataError
+from counterscan.errors import DataError, WordsError
 from counterscan.robustness.augment import known
 from counterscan.robustness.classifier import Classifier
 from counterscan.robustness.fit import FitSettings, as_images, fit
@@ -42,7 +42,13 @@ def learn(
         )
     missing = [label for label in [*labels, *([group] if group else [])] if label not in train[0]]
     if missing:
-        raise DataError(f"the manifest has no column {missing[0]!r}; it has {', '.join(train[0])}")
+        raise WordsError(f"the manifest has no column {missing[0]!r}; it has {', '.join(train[0])}")
+    for label in labels:
+        values = {known(row, label) for row in train}
+        if not {0, 1} <= values:
+            raise DataError(
+                f"column {label!r} cannot be learned: its train rows are not both 1 (present) and 0 (absent)"
+            )
     images, targets, groups = (
         pixels(train, size, channels_of(train)),
         known_targets(train, labels),

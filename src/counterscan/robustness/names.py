@@ -22,6 +22,21 @@ def meant(word: str, names: Sequence[str]) -> str:
     return next((name for name in names if _meaning(name) == wanted), word)
 
 
+def indistinct(column: str, columns: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The other columns for which a model that knows the findings ``known`` has the same word as for ``column``, which is not the
+    column's own: what it adds by that word may be any of them.
+    """
+    word = _called(column, known)
+    return [] if word in (None, column) else [c for c in columns if c != column and _called(c, known) == word]
+
+
+def _called(column: str, known: Sequence[str]) -> str | None:
+    try:
+        return lookup(column, known).name
+    except WordsError:
+        return None
+
+
 def _meaning(word: str) -> tuple[str, ...]:
     try:
         return key(lookup(word).name)

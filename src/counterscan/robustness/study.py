@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from counterscan.data.contrasts import files_of, read, seen_by
 from counterscan.data.manifest import CONTRAST
 from counterscan.errors import CounterscanError, DataError, ModelError, WordsError
+from counterscan.imaging.files import digest
 from counterscan.methods import suited
 from counterscan.robustness import ledger
 
@@ -73,6 +74,11 @@ def present(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[
     return [row for row, found in zip(rows, there, strict=True) if found], failed
 
 
+def pictured(row: Mapping[str, Any]) -> list[str]:
+    """The files of a row and a digest of each, so that what was made of other images is not taken for these'."""
+    return [f"{path} {digest(Path(path)) if Path(path).is_file() else None}" for path in files_of(row).values()]
+
+
 def patients(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Whose each image is; without the column every image is a patient of its own."""
     return [str(row.get("patient") or i) for i, row in enumerate(rows)]
@@ -97,7 +103,7 @@ def look(
     ``keep(key, counterfactual)`` sees each new result.
     """
     how = outputs.fingerprint, backbone.fingerprint, suited(backbone.card, method), sorted(request.items()), seed
-    keys = [ledger.key(how, *map(str, files_of(row).values())) for row in rows]
+    keys = [ledger.key(how, *pictured(row)) for row in rows]
     ask = partial(_ask, outputs, request, {"method": method, "model": backbone, "seed": seed}, keep)
     made.parent.mkdir(parents=True, exist_ok=True)
     done = ledger.read(made)
