@@ -222,7 +222,10 @@ def as_picture(image: Any) -> Picture:
 
 
 def _plain(image: Any) -> Any:
-    """A PIL image of grey levels or colours, without palette or transparency, as the readers of files make it."""
+    """A PIL image of grey levels or colours, upright, without palette or transparency, as the readers of files make it."""
+    from PIL import ImageOps
+
+    image = ImageOps.exif_transpose(image)
     if image.mode in ("1", "LA", "La"):
         return image.convert("L")
     return (
@@ -260,14 +263,16 @@ def read_mask(mask: Any) -> Tensor:
 
 def _mask_file(path: Path) -> np.ndarray:
     """Where a picture is drawn on, bool (H, W[, C]): neither black nor transparent; of a JPEG, whose black is unclean, bright."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as image:
+            lossy = image.format == "JPEG"
+            image = ImageOps.exif_transpose(image)
             if image.mode == "P" or "A" in image.mode:
                 black = Image.new("RGBA", image.size, "black")
                 return np.asarray(Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")) != 0
-            return np.asarray(image) > (127 if image.format == "JPEG" else 0)
+            return np.asarray(image) > (127 if lossy else 0)
     except OSError as error:  # also what pillow raises for a file it does not know
         raise ImageError(f"{path}: the mask cannot be read ({error}); save it as a black and white PNG") from error
 

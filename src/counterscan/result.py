@@ -6,9 +6,8 @@ import base64
 import html
 import io
 import json
-import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,6 @@ from counterscan.errors import DataError, ImageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from PIL.PngImagePlugin import PngInfo
 
     from counterscan.imaging import Picture
     from counterscan.types import Edit
@@ -77,33 +75,30 @@ class Counterfactual:
     def save(self, folder: str | Path, stem: str | None = None) -> dict[str, str]:
         """Write everything into ``folder``; returns the file names, relative to it.
 
-        ``image`` is the factual, copied as it is; ``counterfactual`` of the factual's kind (DICOM, NIfTI, ``.npy`` or, for
-        all others, a lossless PNG); ``difference`` a 16-bit PNG (grey 32768 = no change, scale in its note); ``mask`` and
-        ``figure`` PNG. A ``{stem}.json`` beside them is what ``load`` reads.
+        ``image`` is the factual: its file byte for byte where that holds its pixels the way up they are, else written like
+        the ``counterfactual``, of the factual's kind (DICOM, NIfTI, ``.npy`` or, for all others, a lossless PNG), and marked
+        where it is synthetic itself; ``difference`` a 16-bit PNG (grey 32768 = no change, scale in its note); ``mask`` and
+        ``figure`` PNG. A ``{stem}.json`` beside them is what ``load`` reads. After an ``ImageError`` none of them is there.
         """
         from counterscan.imaging import write
+        from counterscan.imaging.files import together
+        from counterscan.imaging.raster import write_png
 
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         stem = stem or self.factual.stem
-        files = {
-            "image": self._save_factual(folder, stem),
-            "counterfactual": f"{stem}.counterfactual{self.factual.suffix}",
-            "difference": f"{stem}.difference.png",
-            "mask": f"{stem}.mask.png",
-            "figure": f"{stem}.figure.png",
-        }
-        record = self._record()
-        write(self.counterfactual, folder / files["counterfactual"], note=self._note())
-        _write_difference(self.difference, folder / files["difference"])
-        _write_mask(self.mask, folder / files["mask"])
-        _atomically(folder / files["figure"], lambda path: self.figure().save(path, "PNG"))
-        region = None
-        if self.edit.mask is not None:
-            region = f"{stem}.allowed.png"
-            _write_mask(self.edit.mask.cpu().numpy().astype(bool), folder / region)
-        text = json.dumps({"format": FORMAT, "files": files, "allowed": region, **record}, indent=2) + "\n"
-        _atomically(folder / f"{stem}.json", lambda path: path.write_text(text, encoding="utf-8"))
+        record, region = self._record(), None
+        with together(Path(folder)) as draft:
+            image, record["slice"] = self._save_factual(draft, stem)
+            files = {"image": image, "counterfactual": f"{stem}.counterfactual{self.factual.suffix}"}
+            files |= {kind: f"{stem}.{kind}.png" for kind in ("difference", "mask", "figure")}
+            write(self.counterfactual, draft / files["counterfactual"], note=self._note())
+            _write_difference(self.difference, draft / files["difference"])
+            _write_mask(self.mask, draft / files["mask"])
+            write_png(np.asarray(self.figure()), draft / files["figure"], {"kind": "figure"} | self._note())
+            if self.edit.mask is not None:
+                region = f"{stem}.allowed.png"
+                _write_mask(self.edit.mask.cpu().numpy().astype(bool), draft / region)
+            text = json.dumps({"format": FORMAT, "files": files, "allowed": region, **record}, indent=2) + "\n"
+            (draft / f"{stem}.json").write_text(text, encoding="utf-8")
         return files
 
     @staticmethod
@@ -116,9 +111,11 @@ class Counterfactual:
             record = json.loads(path.read_text(encoding="utf-8"))
             files, folder = record["files"], path.parent
             low, high = record["window"]  # a reader that estimates the window from the pixels would find two
+            factual = read(folder / files["image"], slice_index=record.get("slice"))
+            synthetic = factual.synthetic or record.get("synthetic", False)  # not every file has room for the mark
             return Counterfactual(
-                factual=replace(read(folder / files["image"], slice_index=record.get("slice")), low=low, high=high),
-                counterfactual=replace(read(folder / files["counterfactual"]), low=low, high=high),
+                factual=replace(factual, low=low, high=high, synthetic=synthetic),
+                counterfactual=replace(read(folder / files["counterfactual"]), low=low, high=high, synthetic=True),
                 difference=_read_difference(folder / files["difference"]),
                 mask=_read_mask(folder / files["mask"]),
                 edit=_read_edit(record["edit"], folder / record["allowed"] if record["allowed"] else None),
@@ -136,7 +133,7 @@ class Counterfactual:
         request = self.edit
         return {key: getattr(self, key) for key in _PLAIN} | {
             "settings": dict(self.settings),
-            "slice": self.factual.slice_index,
+            "synthetic": self.factual.synthetic,
             "window": [self.factual.low, self.factual.high],
             "edit": {
                 "source": request.source,
@@ -148,21 +145,16 @@ class Counterfactual:
             },
         }
 
-    def _save_factual(self, folder: Path, stem: str) -> str:
-        """The original file itself, byte for byte, where there is one."""
+    def _save_factual(self, folder: Path, stem: str) -> tuple[str, int | None]:
+        """Copy the factual's file, or write its pixels where they are not the file's; the name, and which slice of it it is."""
+        from counterscan.imaging import write
+
         source = self.factual.path
-        if source is None:
-            from counterscan.imaging.raster import save_png
-
-            # not by imaging.write: this one is not synthetic
-            if self.factual.suffix == ".npy":
-                from counterscan.imaging.stack import write_npy
-
-                return write_npy(self.factual.pixels, folder / f"{stem}.original.npy").name
-            return save_png(self.factual.pixels, folder / f"{stem}.original.png", {}).name
+        if source is None or not _holds(source, self.factual):
+            return write(self.factual, folder / f"{stem}.original{self.factual.suffix}", note=None).name, None
         name = f"{stem}.original{source.name[len(self.factual.stem) :] or self.factual.suffix}"
-        _atomically(folder / name, lambda path: shutil.copyfile(source, path))
-        return name
+        shutil.copyfile(source, folder / name)
+        return name, self.factual.slice_index
 
 
 def as_html(picture: Image, alt: str, facts: Mapping[str, Any]) -> str:
@@ -182,6 +174,17 @@ def as_html(picture: Image, alt: str, facts: Mapping[str, Any]) -> str:
 
 
 _PLAIN = ("method", "settings", "seed", "evaluations", "seconds", "model", "fingerprint")
+
+
+def _holds(path: Path, picture: Picture) -> bool:
+    """Whether a file is there and its pixels are the picture's, as they lie: not every program turns them as EXIF says."""
+    from counterscan.imaging import read
+
+    try:
+        found = read(path, slice_index=picture.slice_index)
+    except ImageError:
+        return False
+    return not found.turned and np.array_equal(found.pixels, picture.pixels)
 
 
 def _record_path(path: Path) -> Path:
@@ -206,16 +209,13 @@ def _read_edit(record: Mapping[str, Any], allowed: Path | None) -> Edit:
 
 
 def _write_difference(difference: np.ndarray, path: Path) -> None:
-    from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
+    from counterscan.imaging.provenance import SOFTWARE
+    from counterscan.imaging.raster import save_png
 
     scale = float(np.abs(difference).max()) or 1.0
     pixels = (np.round(difference.astype(np.float64) / scale * REACH) + CENTRE).astype(np.uint16)
-    note: PngInfo = PngInfo()
-    note.add_text("Software", "counterscan")
-    note.add_text("scale", repr(scale))
-    note.add_text("Comment", f"signed difference = (value - {CENTRE}) / {REACH} * scale")
-    _atomically(path, lambda draft: Image.fromarray(pixels).save(draft, "PNG", pnginfo=note))
+    comment = f"signed difference = (value - {CENTRE}) / {REACH} * scale"
+    save_png(pixels, path, {"Software": SOFTWARE, "scale": repr(scale), "Comment": comment})
 
 
 def _read_difference(path: Path) -> np.ndarray:
@@ -241,15 +241,3 @@ def _read_mask(path: Path) -> np.ndarray:
 
     with Image.open(path) as image:
         return np.array(image.convert("L")) > 127
-
-
-def _atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write beside the goal and rename, so that nobody ever sees half a file."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(draft)
-        os.replace(draft, path)
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        draft.unlink(missing_ok=True)

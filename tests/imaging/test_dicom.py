@@ -289,6 +289,14 @@ def test_what_cannot_be_used_is_named(name, words):
     assert str(caught.value).startswith(f"{name}: ") and "\n" not in str(caught.value)
 
 
+def test_values_that_lie_high_in_their_bits_are_refused(tmp_path):
+    path = made(tmp_path / "a.dcm", RAMP << 4, bits=12, HighBit=15)
+    with pytest.raises(
+        ImageError, match=r"^a\.dcm: HighBit \(0028,0102\) is 15 where BitsStored \(0028,0101\) is 12; 11"
+    ):
+        read(path)
+
+
 def test_unknown_transfer_syntax_is_named(tmp_path):
     path = made(tmp_path / "a.dcm")
     text = path.read_bytes().replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.9\0", 1)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from pydicom.data import get_testdata_file
 
 from counterscan.errors import ImageError
@@ -122,6 +122,26 @@ def test_jpeg_is_read_as_decoded(tmp_path):
         picture = read(tmp_path / f"{name}.jpg")
         with Image.open(tmp_path / f"{name}.jpg") as image:
             assert picture.format == "jpeg" and np.array_equal(picture.pixels, np.asarray(image))
+
+
+@pytest.mark.parametrize("orientation", [*range(1, 9), 0, 9])
+@pytest.mark.parametrize("kind", ["grey.jpg", "colour.jpg", "grey.png"])
+def test_exif_says_which_way_up(kind, orientation, tmp_path):
+    colour = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(colour if "colour" in kind else colour[..., 0]).save(tmp_path / kind, exif=exif)
+    picture = read(tmp_path / kind)
+    with Image.open(tmp_path / kind) as image:
+        assert np.array_equal(picture.pixels, np.asarray(ImageOps.exif_transpose(image)))
+    assert picture.turned == (orientation in range(2, 9)) and picture.pixels.flags.c_contiguous
+
+
+def test_damaged_exif_is_passed_over(tmp_path):
+    grey = np.arange(4096).reshape(64, 64).astype(np.uint8)
+    for exif in (b"Exif\0\0", b"Exif\0\0nonsense", b"Exif\0\0II*\0\xff\xff\xff\xff"):
+        Image.fromarray(grey).save(tmp_path / "a.jpg", exif=exif)
+        assert not read(tmp_path / "a.jpg").turned
 
 
 def test_unit_is_the_stored_fraction():
@@ -291,6 +311,21 @@ def test_multi_frame_dicom_is_refused_with_advice():
 def test_bad_arrays(bad):
     with pytest.raises(ImageError):
         from_array(bad)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_of_any_width_become_16_bits(dtype):
+    array = np.linspace(0, 1, 400).reshape(20, 20).astype(dtype)
+    assert np.abs(from_array(array).pixels - array.astype(np.float64) * 65535).max() < 0.51
+
+
+def test_other_pixels_are_synthetic_and_stay_so(tmp_path):
+    picture = from_array(np.arange(400, dtype=np.uint16).reshape(20, 20))
+    other = picture.with_pixels(picture.pixels[::-1].copy())
+    assert not picture.with_pixels(picture.pixels.copy()).synthetic
+    assert other.synthetic and other.with_pixels(other.pixels).synthetic
+    assert not read(write(picture, tmp_path / "a.png", note=None)).synthetic
+    assert read(write(other, tmp_path / "b.png", note=None)).synthetic
 
 
 def test_every_damage_to_a_file_is_one_error_or_an_image(tmp_path):

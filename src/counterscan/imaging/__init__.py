@@ -56,17 +56,20 @@ def read(path: str | Path, *, slice_index: int | None = None) -> Picture:
     return read_raster(path)
 
 
-def write(picture: Picture, path: str | Path, *, note: Mapping[str, Any]) -> Path:
+def write(picture: Picture, path: str | Path, *, note: Mapping[str, Any] | None) -> Path:
     """Write a picture that we made, marked synthetic: ``.png``, or ``.dcm`` and ``.nii[.gz]`` for what came from there.
 
     A PNG holds the stored pixels where they are what is shown (``Picture.plain``), else the picture as shown, in 16 bits.
-    Several contrasts go into a ``.npy``, which has no room for a mark: what stands beside it has to say so.
+    Several contrasts go into a ``.npy``, which has no room for a mark: what stands beside it has to say so. With ``note``
+    ``None`` the stored pixels are written in any case, and without a mark unless the picture is ``synthetic``.
 
     Raises:
         ImageError: the ending is another, does not fit the picture, or the file cannot be written.
     """
     path = Path(path)
     name = path.name.lower()
+    as_stored = picture.plain or note is None
+    note = {} if note is None and picture.synthetic else note
     if name.endswith((".dcm", ".dicom")):
         from counterscan.imaging.dicom import write_dicom
 
@@ -82,7 +85,8 @@ def write(picture: Picture, path: str | Path, *, note: Mapping[str, Any]) -> Pat
     if not name.endswith(".png"):
         ending = path.suffix or "without ending"
         raise ImageError(f"{path.name}: results are written as .png, .dcm, .nii.gz or .npy (lossless), not {ending}")
-    from counterscan.imaging.raster import write_png
+    from counterscan.imaging.raster import save_png, write_png
 
-    pixels = picture.pixels if picture.plain else np.round(picture.unit() * 65535).astype(np.uint16)
-    return write_png(np.repeat(pixels[..., None], 3, axis=2) if picture.in_colour else pixels, path, note)
+    pixels = picture.pixels if as_stored else np.round(picture.unit() * 65535).astype(np.uint16)
+    pixels = np.repeat(pixels[..., None], 3, axis=2) if picture.in_colour else pixels
+    return save_png(pixels, path, {}) if note is None else write_png(pixels, path, note)

@@ -61,6 +61,11 @@ def read_dicom(path: Path) -> Picture:
         bits, grey = int(data.get("BitsStored", 0)), int(data.get("SamplesPerPixel", 1)) == 1
         if not 8 <= bits <= 16:
             raise ImageError(f"{path.name}: {bits} bits are stored for a sample; 8 to 16 are needed")
+        top = int(data.get("HighBit", bits - 1))
+        if top != bits - 1:  # the values lie further up, and pydicom does not shift them down
+            raise ImageError(
+                f"{path.name}: HighBit (0028,0102) is {top} where BitsStored (0028,0101) is {bits}; {bits - 1} is needed"
+            )
     pixels = _decode(path, data)
     with explained(path, "its header is damaged"):
         del data.PixelData
@@ -70,7 +75,10 @@ def read_dicom(path: Path) -> Picture:
         inverted = falls != (data.PhotometricInterpretation == "MONOCHROME1")
         spacing = data.get("PixelSpacing") or data.get("ImagerPixelSpacing")
         spacing_mm = (float(spacing[0]), float(spacing[1])) if spacing else None
-    return check(Picture(pixels, path, "dicom", bits, low, high, inverted, spacing_mm, data, curve))
+        synthetic = data.get("SyntheticData") == "YES"
+    return check(
+        Picture(pixels, path, "dicom", bits, low, high, inverted, spacing_mm, data, curve, synthetic=synthetic)
+    )
 
 
 def _decode(path: Path, data: Any) -> NDArray[Any]:
@@ -101,11 +109,11 @@ def _painted(data: Any, pixels: NDArray[Any]) -> tuple[NDArray[Any], int]:
     return colour, colour.dtype.itemsize * 8
 
 
-def write_dicom(picture: Picture, path: Path, note: Mapping[str, Any]) -> Path:
+def write_dicom(picture: Picture, path: Path, note: Mapping[str, Any] | None) -> Path:
     """Write a derived image of the source's study: new UIDs, native depth, marked synthetic in every standard place.
 
     ``note`` may hold method, words, model, fingerprint and seed; it goes into DerivationDescription. Patient, study and
-    BurnedInAnnotation stay as they are: writing takes nobody's identity away.
+    BurnedInAnnotation stay as they are: writing takes nobody's identity away. ``None`` writes the source itself again.
     """
     from pydicom.dataset import Dataset
 
@@ -117,7 +125,8 @@ def write_dicom(picture: Picture, path: Path, note: Mapping[str, Any]) -> Path:
         for name in STALE:
             if name in data:
                 delattr(data, name)
-        _declare(data, note)
+        if note is not None:
+            _declare(data, note)
         _set_pixels(data, picture)
         with replacing(path) as draft:
             data.save_as(draft, enforce_file_format=True)
@@ -126,15 +135,17 @@ def write_dicom(picture: Picture, path: Path, note: Mapping[str, Any]) -> Path:
 
 def _declare(data: Any, note: Mapping[str, Any]) -> None:
     """Say in the header what this image is, what it was made from and by what."""
-    from pydicom.uid import generate_uid
+    from pydicom.uid import SecondaryCaptureImageStorage, generate_uid
 
-    data.SourceImageSequence = [
-        _item(
-            ReferencedSOPClassUID=data.SOPClassUID,
-            ReferencedSOPInstanceUID=data.SOPInstanceUID,
-            PurposeOfReferenceCodeSequence=[code("121322", "Source image for image processing operation")],
-        )
-    ]
+    data.SOPClassUID = data.get("SOPClassUID") or SecondaryCaptureImageStorage
+    if data.get("SOPInstanceUID"):  # without, nothing can refer to it
+        data.SourceImageSequence = [
+            _item(
+                ReferencedSOPClassUID=data.SOPClassUID,
+                ReferencedSOPInstanceUID=data.SOPInstanceUID,
+                PurposeOfReferenceCodeSequence=[code("121322", "Source image for image processing operation")],
+            )
+        ]
     data.SOPInstanceUID, data.SeriesInstanceUID = generate_uid(), generate_uid()
     data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
     data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID

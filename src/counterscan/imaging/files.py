@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from counterscan.errors import ImageError
 
@@ -26,6 +27,28 @@ def replacing(path: Path) -> Iterator[Path]:
         raise ImageError(f"{path.name}: cannot be written ({error.strerror or type(error).__name__})") from error
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def together(folder: Path) -> Iterator[Path]:
+    """A temporary folder in ``folder``, which is made, for files that belong together: at the end all of them move out of it,
+    the ``.json`` that tells of the others last; after an error none.
+
+    Raises:
+        ImageError: the folder or one of the files cannot be written.
+    """
+    moved: list[Path] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder, prefix=".", ignore_cleanup_errors=True) as name:
+            yield Path(name)
+            for file in sorted(Path(name).iterdir(), key=lambda file: (file.suffix == ".json", file.name)):
+                os.replace(file, folder / file.name)
+                moved.append(folder / file.name)
+    except OSError as error:
+        for path in moved:
+            path.unlink(missing_ok=True)
+        raise ImageError(f"{folder}: cannot be written ({error.strerror or type(error).__name__})") from error
 
 
 def is_dicom(path: Path, start: bytes | None = None) -> bool:

@@ -17,6 +17,8 @@ from counterscan.imaging.files import replacing
 from counterscan.imaging.picture import Picture, check, check_size, middle_window
 from counterscan.imaging.provenance import DISCLAIMER, SOFTWARE, as_json
 
+MARK = f"{SOFTWARE}: synthetic, not for diagnosis".encode()
+
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
@@ -127,12 +129,15 @@ def _picture(path: Path, pixels: NDArray[Any], geometry: Geometry, axes: tuple[i
         Picture(
             pixels, path, "nifti", pixels.dtype.itemsize * 8, low, high,
             inverted=slope < 0, spacing_mm=(spacing[0], spacing[1]) if min(spacing) > 0 else None, header=geometry,
+            synthetic=header["descrip"].item() == MARK,
         )
     )  # fmt: skip
 
 
-def write_nifti(picture: Picture, path: Path, note: Mapping[str, Any]) -> Path:
-    """Write a picture that came from NIfTI with its source's header, marked synthetic in description and comment."""
+def write_nifti(picture: Picture, path: Path, note: Mapping[str, Any] | None) -> Path:
+    """Write a picture that came from NIfTI with its source's header, marked synthetic in description and comment; with
+    ``note`` ``None`` unmarked.
+    """
     from nibabel.nifti1 import Nifti1Extension
 
     geometry = picture.header
@@ -140,9 +145,10 @@ def write_nifti(picture: Picture, path: Path, note: Mapping[str, Any]) -> Path:
         raise ImageError(f"{path.name}: only a picture read from NIfTI can be written as NIfTI; write .png")
     header = geometry.header.copy()
     header.set_slope_inter(*geometry.scaling)
-    header["descrip"] = f"{SOFTWARE}: synthetic, not for diagnosis".encode()
-    comment = Nifti1Extension("comment", f"{DISCLAIMER} {as_json(note)}".encode())
-    header.extensions = type(header.extensions)([*header.extensions, comment])
+    if note is not None:
+        header["descrip"] = MARK
+        comment = Nifti1Extension("comment", f"{DISCLAIMER} {as_json(note)}".encode())
+        header.extensions = type(header.extensions)([*header.extensions, comment])
     header["vox_offset"] = 0  # nibabel puts the pixels right behind the extensions
     plane = geometry.turn.undo(picture.pixels).astype(header.get_data_dtype())
     data = plane.reshape(geometry.shape, order="F").tobytes(order="F")

@@ -28,7 +28,8 @@ class Picture:
     larger stored value is darker, as in MONOCHROME1; ``spacing_mm`` (row, column); ``header`` the DICOM data set or NIfTI
     geometry it came from; ``curve`` the way from stored to shown values where it is no straight line from ``low`` to ``high``;
     ``in_colour`` where the file held ``pixels`` (H, W) in three equal channels, and so will the one that is written;
-    ``slice_index`` which slice of the volume in ``path`` this is.
+    ``slice_index`` which slice of the volume in ``path`` this is; ``turned`` where the file says how to turn its pixels to see
+    them as they are here; ``synthetic`` where software made them, by these or the file's own word.
     """
 
     pixels: NDArray[Any]
@@ -43,6 +44,8 @@ class Picture:
     curve: Curve | None = None
     in_colour: bool = False
     slice_index: int | None = None
+    turned: bool = False
+    synthetic: bool = False
 
     def unit(self) -> NDArray[np.float32]:
         """float32, shaped as ``pixels``, in [0, 1]; bright means dense, whatever the stored polarity."""
@@ -54,12 +57,12 @@ class Picture:
         return np.subtract(1, shown, out=shown) if self.inverted else shown
 
     def with_pixels(self, pixels: NDArray[Any]) -> Picture:
-        """The same picture with other pixels of the same shape and type."""
+        """The same picture with other pixels of the same shape and type: a synthetic one, unless they are its own."""
         if pixels.shape != self.pixels.shape or pixels.dtype != self.pixels.dtype:
             raise ImageError(
                 f"{self.name}: pixels {pixels.shape} {pixels.dtype} for {self.pixels.shape} {self.pixels.dtype}"
             )
-        return replace(self, pixels=pixels)
+        return replace(self, pixels=pixels, synthetic=self.synthetic or not np.array_equal(pixels, self.pixels))
 
     @property
     def name(self) -> str:
@@ -140,7 +143,7 @@ def from_array(array: NDArray[Any]) -> Picture:
             raise ImageError("array: holds NaN or infinite values")
         if array.min() < 0 or array.max() > 1:
             raise ImageError(f"array: float values from {array.min():g} to {array.max():g}, [0, 1] needed")
-        array = np.round(array * 65535).astype(np.uint16)
+        array = np.round(array * np.float32(65535)).astype(np.uint16)  # float16 ends at 65504
     if array.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"array: type {array.dtype}; uint8, uint16 or floats in [0, 1] needed")
     bits = array.dtype.itemsize * 8
