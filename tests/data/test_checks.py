@@ -149,6 +149,15 @@ def test_what_is_only_odd(tmp_path, rows):
     assert "'cardiomegaly'" in next(i.text for i in found.issues if i.kind == "label typo")
 
 
+@pytest.mark.parametrize("masked", [0, 4, COUNT])
+def test_masks_are_asked_for_only_where_there_are_some_and_once_an_image(tmp_path, rows, masked):
+    for i, row in enumerate(rows):
+        row |= {"mask": row["mask"] if i < masked else "", "pneumonia": int(i < 12)}
+    rows += [row | {"caption": f"words {k}", "mask": ""} for row in rows for k in range(2)]  # masks are in one row only
+    said = [i.text for i in check(write_manifest(tmp_path, rows), images=False).issues if i.kind == "no mask"]
+    assert said == (["8 images with a finding have no mask, others do"] if masked == 4 else [])
+
+
 def test_slices_of_one_patient_may_look_alike(tmp_path, rows):
     Image.open(tmp_path / "images/2.png").save(tmp_path / "images/3.png")
     rows[2]["patient"] = rows[3]["patient"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -74,7 +77,8 @@ def test_columns_without_labels_are_no_findings(tmp_path):
     [
         ("m.csv", "file\na.png\n", "has no column 'path'"),
         ("m.jsonl", "[1]\n", "row 1 is no JSON object"),
-        ("m.jsonl", "{", "not a readable manifest"),
+        ("m.jsonl", '{"path": "a.png"}\n\nb.png\n', r"row 2 is no JSON \(Expecting value, column 1\)"),
+        ("m.csv", "path,mass, mass\na.png,1,0\n", "has the column 'mass' more than once"),
         ("m.parquet", "nonsense", "not a readable manifest"),
         ("m.txt", "path\n", "a manifest is a file of"),
     ],
@@ -83,6 +87,26 @@ def test_no_table(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=message):
         list(read(tmp_path / name))
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_spaces_about_names_and_values_are_none_of_them(tmp_path, ending):
+    manifest = tmp_path / f"m.{ending}"
+    row = {"path": "a.png", " patient": " A", "caption ": "chest", " split": "train ", " pleural effusion": "1"}
+    if ending == "csv":
+        manifest.write_text("\n".join(map(",".join, (row, row.values()))))
+    elif ending == "jsonl":
+        manifest.write_text(json.dumps(row))
+    else:
+        pq.write_table(pa.Table.from_pylist([row]), manifest)
+    findings = {"pleural effusion": 1}
+    assert list(read(manifest)) == [Record("a.png", "A", "chest", "train", findings=findings, row=1)]
+
+
+@pytest.mark.parametrize(("name", "text"), [("m.csv", "path\na.png\n"), ("m.jsonl", '{"path": "a.png"}\n')])
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path, name, text):
+    (tmp_path / name).write_text(text, encoding="utf-8-sig")
+    assert [record.path for record in read(tmp_path / name)] == ["a.png"]
 
 
 def test_nothing_to_write(tmp_path):

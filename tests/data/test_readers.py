@@ -201,6 +201,26 @@ def test_medvqa_gi_prompts(tmp_path):
     assert [said(row) for row in rows] == [{"polyp": 1, "instrument": 0}] * 2 + [{"polyp": 0, "instrument": 1}] * 2
 
 
+@pytest.mark.parametrize(
+    ("prompts", "found"),
+    [
+        (["an image with a polyp and no text"], {"polyp": 1}),
+        (["a polyp without instruments"], {"polyp": 1, "instrument": 0}),
+        (["no polyps", "an image containing polyp snare", "a polyp snareandtube"], {"polyp": 0, "instrument": 1}),
+        (["an image without polyps or instruments"], {"polyp": 0, "instrument": 0}),
+        (["an image not containing text but a polyp"], {"polyp": 1}),
+        (["no text and 2 polyps. No instruments"], {"polyp": 1, "instrument": 0}),
+        (["0 polyps and 10 instruments"], {"polyp": 0, "instrument": 1}),
+        (["an image containing a polypandoesophagitis"], {"polyp": 1, "oesophagitis": 1}),
+        (["an image not containing an instrument with oesophagitis"], {"instrument": 0, "oesophagitis": 1}),
+    ],
+)
+def test_medvqa_gi_denials_reach_what_follows_them(tmp_path, prompts, found):
+    picture(tmp_path / "images/a.jpg", mode="RGB")
+    text(tmp_path / "prompt-gt.csv", "Prompt;Filename\n" + "".join(f"{prompt};a.jpg\n" for prompt in prompts))
+    assert said(imported("medvqa-gi", tmp_path, tmp_path)[0]) == found
+
+
 def test_medvqa_gi_answers(tmp_path):
     picture(tmp_path / "images/cl8k2u1pm1dw7083203g1b7yv.jpg", mode="RGB")
     picture(tmp_path / "masks/cl8k2u1pm1dw7083203g1b7yv.png")
@@ -293,6 +313,15 @@ def test_the_command_gives_splits_by_patient(tmp_path):
     with out.open() as file:
         splits = [row["split"] for row in csv.DictReader(file)]
     assert set(splits) == {"train", "val", "test"} and splits.count("train") > 24
+
+
+def test_a_folder_is_no_manifest(tmp_path):
+    (tmp_path / "m.csv").mkdir()
+    done = CliRunner().invoke(
+        app, ["data", "import", "nih-cxr14", str(tmp_path / "gone"), "-o", str(tmp_path / "m.csv")]
+    )
+    assert isinstance(done.exception, WordsError)
+    assert str(done.exception) == f"{tmp_path / 'm.csv'}: is a folder; name a file after -o"
 
 
 @pytest.mark.parametrize("anew", [False, True])

@@ -167,6 +167,15 @@ def test_contrasts_are_the_channels_of_a_model_that_takes_as_many(tmp_path):
     assert torch.allclose(read_row(files, "row 1", 1, 16), torch.from_numpy(drawn[:1] / np.float32(255)), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("rows", "says"), [("", "the table has no rows"), ("a.png,test\n", "no row has the split 'train'")]
+)
+def test_a_table_without_rows_to_train_on(tmp_path, rows, says):
+    (tmp_path / "m.csv").write_text(f"path,split\n{rows}")
+    with pytest.raises(DataError, match=says):
+        open_corpus(Data(manifest=tmp_path / "m.csv"))
+
+
 def test_a_row_without_words_is_told(tmp_path):
     manifest = data_set(tmp_path / "set")
     text = manifest.read_text().replace("chest radiograph,train", ",train")

@@ -122,6 +122,24 @@ def test_a_run_is_not_gone_on_with_by_other_settings(tmp_path):
         train(config(tmp_path, optimizer={"rate": 0.5}))
 
 
+def test_a_start_that_was_built_for_other_settings_is_kept_by_no_run_without_checkpoints(tmp_path):
+    small = {"resolution": 32, "vae_blocks": [8, 16], "unet_heads": 2, "text_hidden": 16, "text_layers": 1,
+             "text_heads": 2, "max_length": 24}  # fmt: skip
+
+    def blocks() -> list[int]:
+        return json.loads((tmp_path / "run/start/unet/config.json").read_text())["block_out_channels"]
+
+    Session(config(tmp_path, compact=small | {"unet_blocks": [16, 32]}))  # as far as a run comes that is killed early
+    asked = config(tmp_path, compact=small | {"unet_blocks": [16, 16]})
+    train(asked)
+    assert blocks() == [16, 16] and counterscan.load(tmp_path / "run").unet.config.block_out_channels == [16, 16]
+    written = (tmp_path / "run/start/model_index.json").stat().st_mtime_ns
+    train(asked)
+    with pytest.raises(WordsError, match="name another output"):
+        train(config(tmp_path, compact=small | {"unet_blocks": [16, 32]}))
+    assert blocks() == [16, 16] and (tmp_path / "run/start/model_index.json").stat().st_mtime_ns == written
+
+
 def test_a_loss_that_is_no_number_ends_the_run_at_the_last_good_checkpoint(tmp_path, monkeypatch):
     train(config(tmp_path, steps=2))
     step = Session.step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -187,14 +188,16 @@ def test_a_new_word_that_no_caption_holds(tmp_path):
 
 
 @pytest.mark.parametrize(("width", "train_too"), [(24, ["unet"]), (16, [])])
-def test_another_text_encoder_takes_two_lines(tmp_path, width, train_too):
+def test_another_text_encoder_takes_two_lines(tmp_path, caplog, monkeypatch, width, train_too):
     """The projection learns even where nothing else does; the encoder itself stays as it was."""
     tiny(tmp_path / "other", text_hidden=width, text_heads=2, seed=7)
     encoder = tmp_path / "encoder"
     (tmp_path / "other/text_encoder").rename(encoder)
     for path in (tmp_path / "other/tokenizer").iterdir():
         path.rename(encoder / path.name)
+    monkeypatch.setattr(logging.getLogger("diffusers"), "propagate", True)
     result = train(config(tmp_path, text_encoder=str(encoder), train=train_too))
+    assert not [line for line in caplog.messages if "kept in float32" in line]
     kept = load_file(encoder / "model.safetensors")
     assert all(torch.equal(value, kept[name]) for name, value in weights(result.folder, "text_encoder").items())
     projection = weights(result.folder, "unet")["encoder_hid_proj.weight"]

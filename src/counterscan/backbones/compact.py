@@ -57,10 +57,11 @@ def build(
 
     ``vae_blocks`` are the channels of the image levels (n levels shrink the image by ``2 ** (n - 1)``), equal ones for
     ``vae_kind="tiny"``, an autoencoder for a CPU (:mod:`counterscan.backbones.tiny`); ``unet_blocks`` those of the latent
-    levels; ``unet_attention`` says which latent levels read the prompt (default: all but the finest). ``sees_image`` makes it
-    an InstructPix2Pix, whose U-Net takes an image beside the latent. ``words`` are words or phrases the tokenizer keeps
-    whole. ``zero_snr`` makes the last timestep pure noise (with ``v_prediction`` only). Same arguments, same weights; the
-    global random state is left as it was.
+    levels; ``unet_attention`` says which latent levels read the prompt (default: all but the finest), with ``unet_heads``,
+    which divide ``text_hidden``. ``sees_image`` makes it an InstructPix2Pix, whose U-Net takes an image beside the latent.
+    ``words`` are words or phrases the tokenizer keeps whole. ``zero_snr`` makes the last timestep pure noise (with
+    ``v_prediction`` only). Same arguments, same weights; the global random state is left as it was. ``ValueError`` for
+    sizes that do not go together.
     """
     folder = Path(folder)
     latent = resolution // 2 ** (len(vae_blocks) - 1)
@@ -71,6 +72,12 @@ def build(
     attention = [level > 0 for level in range(len(unet_blocks))] if unet_attention is None else list(unet_attention)
     if len(attention) != len(unet_blocks):
         raise ValueError(f"unet_attention has {len(attention)} levels, unet_blocks {len(unet_blocks)}")
+    narrowest = min([width for width, reads in zip(unet_blocks, attention, strict=True) if reads] + [unet_blocks[-1]])
+    if unet_heads < 1 or text_hidden % unet_heads or unet_heads > narrowest:
+        raise ValueError(
+            f"unet_heads is {unet_heads}; it has to divide text_hidden {text_hidden}, and be at most {narrowest}, the "
+            "channels of a level of unet_blocks that reads the prompt"
+        )
     if vae_kind not in ("kl", "tiny"):
         raise ValueError(f"vae_kind is {vae_kind!r}; there are kl and tiny")
     vae = _tiny if vae_kind == "tiny" else _vae

@@ -52,6 +52,8 @@ def _check_manifest(output: Path) -> None:
     writable(output.parent)
     if output.suffix not in ENDINGS:
         raise WordsError(f"{output}: name a manifest that ends in {', '.join(ENDINGS)}")
+    if output.is_dir():
+        raise WordsError(f"{output}: is a folder; name a file after -o")
 
 
 def layouts(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:

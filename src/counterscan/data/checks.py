@@ -50,7 +50,6 @@ class Checked:
     kinds: Counter[str] = field(default_factory=Counter)
     balance: dict[str, Counter[str]] = field(default_factory=dict)
     splits: Counter[str] = field(default_factory=Counter)
-    unmasked: int = 0
 
     def add(self, kind: str, row: int, text: str, path: str = "") -> None:
         """Count an issue; the first 5000 of a kind are kept in words."""
@@ -91,7 +90,6 @@ def check(manifest: str | Path, *, images: bool = True, progress: Callable[[int,
     new = _new_images(_records(found, columns, seen), seen)
     total = sum(1 for _ in raw_rows(manifest)) if progress else 0
     for record, files in ahead(lambda record: opened(manifest, record), new) if images else ((r, None) for r in new):
-        found.unmasked += not record.mask and (1 in record.findings.values() or not record.findings)
         for kind, text in files.faults if files else ():
             found.add(kind, record.row, text, record.path)
         if files and files.look:
@@ -104,6 +102,8 @@ def check(manifest: str | Path, *, images: bool = True, progress: Callable[[int,
             found.add("leaking patient", 0, text)
     for kind, row, text, path in looks.problems(lambda first, second: same(manifest, first, second)):
         found.add(kind, row, text, path)
+    if seen.masked and (unmasked := seen.found - seen.masked):
+        found.add("no mask", 0, f"{len(unmasked)} images with a finding have no mask, others do")
     _whole(found)
     return found
 
@@ -115,6 +115,8 @@ class _Seen:
     patients: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     paths: dict[int, tuple[int, str]] = field(default_factory=dict)  # hash -> first row and its split
     pairs: set[int] = field(default_factory=set)
+    masked: set[int] = field(default_factory=set)  # hashes of the images that have a mask
+    found: set[int] = field(default_factory=set)  # and of those with a finding, or of a set without findings
 
 
 def _records(found: Checked, columns: list[str], seen: _Seen) -> Iterator[Record]:
@@ -144,6 +146,10 @@ def _fields(record: Record, found: Checked, seen: _Seen) -> None:
     elif hash((record.path, record.caption)) in seen.pairs:  # an image may have several captions, one a row
         found.add("repeated row", record.row, f"the same image and caption as row {first} or later", record.path)
     seen.pairs.add(hash((record.path, record.caption)))
+    if record.mask:
+        seen.masked.add(hash(record.path))
+    if 1 in record.findings.values() or not record.findings:
+        seen.found.add(hash(record.path))
 
 
 def _new_images(records: Iterator[Record], seen: _Seen) -> Iterator[Record]:
@@ -155,9 +161,7 @@ def _new_images(records: Iterator[Record], seen: _Seen) -> Iterator[Record]:
 
 
 def _whole(found: Checked) -> None:
-    """What is odd about whole columns: masks, a finding's name, and how much there is to learn from."""
-    if 0 < found.unmasked < found.rows / 2:
-        found.add("no mask", 0, f"{found.unmasked} images with a finding have no mask, others do")
+    """What is odd about whole columns: a finding's name, and how much there is to learn from."""
     if not found.rows or (set(found.splits) - {""} and not found.splits["train"]):
         found.add("nothing to train on", 0, "no row is in the split 'train'" if found.rows else "no rows")
     known = [finding.name for finding in VOCABULARY]

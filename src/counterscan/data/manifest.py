@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -198,26 +199,35 @@ def _row(record: Record, folder: Path, findings: Sequence[str], contrasts: Seque
     return row | {name: record.findings.get(name) for name in findings}
 
 
-def _needs_path(columns: Sequence[str] | None, manifest: Path) -> None:
-    if not columns or "path" not in columns:
+def _columns(header: Iterable[str], manifest: Path) -> list[str]:
+    """The names of a header without the spaces about them. ``DataError`` for one that is there twice, or no ``path``."""
+    columns = [name.strip() for name in header]
+    twice = [name for name, count in Counter(columns).items() if name and count > 1]
+    if twice:
+        raise DataError(f"{manifest}: has the column {twice[0]!r} more than once; leave one")
+    if "path" not in columns:
         raise DataError(f"{manifest}: has no column 'path'; a manifest names its images in one")
+    return columns
 
 
 def _clean(row: dict[str, Any]) -> dict[str, str]:
-    return {str(name): "" if value is None or value != value else str(value).strip() for name, value in row.items()}
+    return {name.strip(): "" if value is None or value != value else str(value).strip() for name, value in row.items()}
 
 
 def _text(manifest: Path) -> Iterator[dict[str, str]]:
     with manifest.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, delimiter="\t" if manifest.suffix == ".tsv" else ",", restkey=BEYOND)
-        _needs_path(reader.fieldnames, manifest)
+        reader.fieldnames = _columns(reader.fieldnames or (), manifest)
         yield from map(_clean, reader)
 
 
 def _lines(manifest: Path) -> Iterator[dict[str, str]]:
-    with manifest.open(encoding="utf-8") as file:
+    with manifest.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(filter(str.strip, file), 1):
-            row = json.loads(line)
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:  # which calls every line the first
+                raise DataError(f"{manifest}: row {number} is no JSON ({error.msg}, column {error.colno})") from None
             if not isinstance(row, dict):
                 raise DataError(f"{manifest}: row {number} is no JSON object")
             yield _clean({"path": ""} | row)
@@ -227,7 +237,7 @@ def _parquet(manifest: Path) -> Iterator[dict[str, str]]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(manifest) as table:
-        _needs_path(table.schema_arrow.names, manifest)
+        _columns(table.schema_arrow.names, manifest)
         for batch in table.iter_batches(batch_size=BATCH):
             yield from map(_clean, batch.to_pylist())
 

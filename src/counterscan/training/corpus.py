@@ -66,6 +66,8 @@ def open_corpus(data: Data) -> Corpus:
     """Read the manifest. ``DataError`` names it and what is missing, every missing thing at once."""
     records = [record for record in read(data.manifest) if not data.split or data.split == record.split]
     if not records:
+        if next(read(data.manifest), None) is None:
+            raise DataError(f"{data.manifest}: the table has no rows; list images in it")
         raise DataError(
             f"{data.manifest}: no row has the split {data.split!r}; set data.split, or leave it empty for all"
         )

@@ -96,7 +96,8 @@ def swap_text_encoder(backbone: Any, name: str, seed: int) -> None:
         if pooled:
             unet.add_embedding = TextTimeEmbedding(width, unet.add_embedding.proj.out_features, num_heads=heads)
     unet.register_to_config(encoder_hid_dim=width, encoder_hid_dim_type="text_proj")
-    unet.to(backbone.device, backbone.dtype).eval().requires_grad_(False)
+    with quiet():  # of what should stay in float32, as everything here may
+        unet.to(backbone.device, backbone.dtype).eval().requires_grad_(False)
 
 
 def _open_encoder(folder: Path, backbone: Any) -> tuple[Any, Any]:

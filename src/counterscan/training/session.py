@@ -86,8 +86,10 @@ class Session:
         self.judge = Judge(asked.judge, asked.findings) if asked.judge and asked.findings else None
         if "token" in config.train:
             need_word(self.corpus, config)
+        # what an attempt before the first checkpoint left may be of other settings
+        begins = self.accelerator.is_main_process and not self.run.checkpoints
         with self.accelerator.main_process_first():
-            self.start = start_folder(config, self.corpus)
+            self.start = start_folder(config, self.corpus, anew=begins)
         self.backbone = open_model(config, self.start, self.accelerator.device)
         self.parts = choose(self.backbone, config)
         if "vae" not in self.parts:

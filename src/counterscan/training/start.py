@@ -21,8 +21,8 @@ from counterscan.training.parts import encoders
 from counterscan.training.words import teach
 
 
-def start_folder(config: Config, corpus: Corpus) -> Path:
-    """The pipeline folder that is trained from; one from nothing is built once, in the run's folder."""
+def start_folder(config: Config, corpus: Corpus, *, anew: bool = False) -> Path:
+    """The pipeline folder that is trained from; one from nothing is built in the run's folder, once or ``anew``."""
     if config.model is not None:
         found = locate(config.model)
         if found.resolve() == config.output.resolve():
@@ -32,10 +32,13 @@ def start_folder(config: Config, corpus: Corpus) -> Path:
             locate(config.model.replace("decoder", "prior"))
         return found
     folder = config.output / "start"
-    if not (folder / "model_index.json").is_file():
+    built = (folder / "model_index.json").is_file()
+    if anew or not built:
         draft = config.output / f".start.{os.getpid()}"
         shutil.rmtree(draft, ignore_errors=True)
         build(config, corpus, draft)
+        if built:
+            shutil.rmtree(folder)
         draft.rename(folder)
     return folder
 

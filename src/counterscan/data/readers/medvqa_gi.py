@@ -16,12 +16,16 @@ from counterscan.data.manifest import Record
 from counterscan.data.readers.source import Source, existing, one_of, readable, table, words
 
 FINDINGS = {
-    "polyp": r"\bpolyps?\b",
-    "oesophagitis": r"\bo?esophagitis\b",
-    "ulcerative colitis": r"\bulcerative colitis\b",
-    "instrument": r"\b(instruments?|biopsy forceps|polyp snare|metal clip|injection needle)\b",
+    "polyp": r"\bpolyps?(\b|and)(?! snare)",  # prompts of two findings run together: "a polypandoesophagitis"
+    "oesophagitis": r"(\b|and)o?esophagitis\b",
+    "ulcerative colitis": r"(\b|and)ulcerative colitis\b",
+    "instrument": r"\b(instruments?|biopsy forceps|polyp snares?|metal clips?|injection needles?)(\b|and)",
 }
-DENIED = re.compile(r"\b(no|not containing|without|0)\b", re.IGNORECASE)
+# a denial and what it reaches: up to "but", "with", "and a", "and 1" or the end of the sentence
+DENIED = re.compile(
+    r"\b(no|not( containing| with)?|without|(?<!\S)0(?= ))\b.*?(?=\b(but|however|with|containing|and (an?|\d+))\b|[.;\n]|$)",
+    re.IGNORECASE,
+)
 
 
 def open_source(source: Path, work: Path) -> Source:
@@ -69,8 +73,10 @@ def _answers(pairs: list[tuple[str, list[str]]]) -> dict[str, int | None]:
 
 
 def _said(prompt: str) -> dict[str, int]:
-    denied = DENIED.search(prompt) is not None
-    return {name: int(not denied) for name, words in FINDINGS.items() if re.search(words, prompt, re.IGNORECASE)}
+    """1 for each finding that a prompt states, 0 for one that it only denies: "a polyp without instruments"."""
+    stated = DENIED.sub(";", prompt)
+    named = [name for name, words in FINDINGS.items() if re.search(words, prompt, re.IGNORECASE)]
+    return {name: int(re.search(FINDINGS[name], stated, re.IGNORECASE) is not None) for name in named}
 
 
 def _mask(source: Path, name: str) -> str:
