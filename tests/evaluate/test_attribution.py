@@ -199,6 +199,41 @@ def test_a_finding_that_the_model_knows_by_a_broader_word_in_a_world_of_contrast
     assert told["n"]["test_located"] == told["n"]["test_with"] > 0
 
 
+def test_an_empty_mask_says_that_the_finding_is_not_there(scenes, model, seeing, tmp_path):
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / "none.png")
+    lines = ["path,split,mask"]
+    for i in range(0, 60, 3):
+        lines.append(f"{scenes}/{i}.png,{'val' if i < 30 else 'test'},{scenes}/mask.png")
+        lines.append(f"{scenes}/{i + 1}.png,{'val' if i < 30 else 'test'},{tmp_path}/none.png")
+    (tmp_path / "m.csv").write_text("\n".join(lines))
+    told = attribution(tmp_path / "m.csv", tmp_path / "out", finding="pacemaker", model=model, judge=None)
+    assert told["failed"] == []
+    assert told["n"] == {
+        f"{split}_{kind}": 10 for split in ("validation", "test") for kind in ("with", "without", "located")
+    }
+
+
+@pytest.mark.parametrize("box", ["nan,5,10,10", "1e400,5,10,10", "50,50,-10,10", "50,50,10,0", "-30,5,10,10"])
+def test_boxes_that_hold_nothing_are_refused_by_file_and_row(tmp_path, box):
+    (tmp_path / "boxes.csv").write_text(f"file,finding,x,y,w,h\n0.png,pacemaker,1,2,3,4\n0.png,pacemaker,{box}\n")
+    with pytest.raises(DataError, match=r"boxes.csv: boxes have .* wrong are row 2"):
+        read_boxes(tmp_path / "boxes.csv", "pacemaker")
+
+
+def test_a_box_outside_of_its_image_is_named_and_nothing_is_mapped(scenes, model, tmp_path):
+    (tmp_path / "boxes.csv").write_text("file,finding,x,y,w,h\n36.png,pacemaker,500,500,10,10\n")
+    (tmp_path / "m.csv").write_text(f"path,split,pacemaker\n{scenes}/36.png,test,1\n")
+    with pytest.raises(DataError, match="boxes.csv, row 1: the box holds no pixel of the 64x64 image"):
+        attribution(
+            tmp_path / "m.csv",
+            tmp_path / "out",
+            finding="pacemaker",
+            model=model,
+            judge=None,
+            boxes=tmp_path / "boxes.csv",
+        )
+
+
 def test_wrong_words(scenes, model, tmp_path):
     with pytest.raises(WordsError, match="between 0 and 1"):
         attribution(scenes / "manifest.csv", tmp_path, finding="pacemaker", model=model, judge=None, rate=2)

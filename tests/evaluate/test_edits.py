@@ -13,6 +13,7 @@ import pytest
 from counterscan.cli import main
 from counterscan.errors import DataError, WordsError
 from counterscan.evaluate.edits import edits
+from counterscan.evaluate.groups import column_of
 from counterscan.evaluate.spaces import open_space
 from counterscan.imaging import read
 from counterscan.metrics.counterfactual import prediction_gain
@@ -90,6 +91,25 @@ def test_a_manifest_of_pairs_made_by_anything(world, judge, tmp_path, capsys):
     assert "absent.png" in told["failed"][0]
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["model"]["fingerprint"] == open_space(str(judge)).fingerprint and record["scores"] == told["rows"]
+
+
+def test_images_of_one_name_are_no_pair_and_share_no_null_edit(world, judge, tmp_path):
+    write(world, tmp_path / "A", 0.5, n=3)
+    for source, stem in (("001", "000"), ("002", "001")):  # each by the name of the one before
+        Counterfactual.load(tmp_path / "A" / f"{source}.json").save(tmp_path / "B", stem)
+    write(world, tmp_path / "null", 0.0, n=1, null=True)
+    told = edits([str(tmp_path / name) for name in ("A", "B")], tmp_path / "out", judge=str(judge))
+    l1 = [test["difference"] for test in told["paired"] if test["measure"] == "l1"]
+    assert [(test["mean"], test["n"]) for test in l1] == [(0, 2)]  # the same edits of 001 and 002
+    told = edits([str(tmp_path / name) for name in ("B", "null")], tmp_path / "other", judge=str(judge))
+    assert [(row["source"], row["finding"]) for row in told["rows"]] == [("B", "pacemaker"), ("null", "(null)")]
+
+
+def test_the_judges_label_is_found_by_any_word_for_the_finding():
+    labels = ("Pleural_Effusion", "Support Devices")
+    assert column_of("Effusion", labels) == 0
+    assert column_of("Pacemaker", labels) == column_of("chest port", labels) == 1
+    assert column_of("gout", labels) is None
 
 
 def test_wrong_words(world, judge, tmp_path):

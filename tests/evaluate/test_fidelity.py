@@ -113,3 +113,12 @@ def test_wrong_words_and_empty_folders(world, tmp_path):
         fidelity(tmp_path / "few", tmp_path / "few", tmp_path, spaces=["chest-nih-judge"])
     with pytest.raises(DataError, match="no split"):
         fidelity(world / "real", world / "made", tmp_path, spaces=["chest-nih-judge"], split="test")
+
+
+def test_an_image_of_several_captions_is_one_image_and_no_caption_is_no_prompt(world, judge, tmp_path):
+    lines = ["path,caption", *(f"{world}/made/{i:03d}.png,prompt {k}" for i in range(8) for k in range(3))]
+    (tmp_path / "many.csv").write_text("\n".join(lines))
+    told = fidelity(tmp_path / "many.csv", tmp_path / "many.csv", tmp_path / "out", spaces=[str(judge)])
+    assert told["real"] == {"images": 8, "patients": 8} and told["generated"] == {"images": 8, "prompts": 1}
+    told = fidelity(tmp_path / "many.csv", world / "made", tmp_path / "out", spaces=[str(judge)])
+    assert told["generated"] == {"images": 40, "prompts": 0}

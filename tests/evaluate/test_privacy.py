@@ -106,3 +106,14 @@ def test_wrong_words(planted, judge, tmp_path):
         privacy(planted / "made", planted / "real", tmp_path, space=str(judge))
     with pytest.raises(WordsError, match="between 0 and 1"):
         privacy(planted / "made", planted / "manifest.csv", tmp_path, space=str(judge), rate=1.0)
+
+
+def test_few_held_out_patients_do_not_hide_identical_images(planted, judge, tmp_path):
+    few = ["path", *(f"{planted}/real/{i:03d}.png" for i in (60, 61))]
+    train = ["path", *(f"{planted}/real/{i:03d}.png" for i in range(8))]
+    for name, lines in (("few", few), ("train", train)):
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines))
+    sources = tmp_path / "train.csv", tmp_path / "train.csv", tmp_path / "out"
+    told = privacy(*sources, held_out=tmp_path / "few.csv", space=str(judge))
+    assert told["threshold"] < 1 and told["copy_rate"]["mean"] == 1
+    assert any("capped at 0.99" in warning for warning in told["warnings"])

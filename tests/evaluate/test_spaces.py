@@ -176,3 +176,10 @@ def test_what_cannot_be_opened(tmp_path):
         WordsError, match="no classifier 'absent-judge': name a built-in one .chest-nih-judge, chest-world"
     ):
         open_space("absent-judge")
+
+
+@pytest.mark.parametrize("spec", ["os:getcwd", "os:curdir", "json:dumps"])
+def test_a_callable_that_is_no_space_is_refused_in_one_line(spec):
+    with pytest.raises(WordsError, match=f"^{spec}: gives no features for images .*TypeError") as refusal:
+        open_space(spec)
+    assert "\n" not in str(refusal.value)

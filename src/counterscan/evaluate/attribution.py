@@ -76,7 +76,10 @@ def attribution(
     rows.fill(index, asked(), lambda some: _map(some, mapper, work), total=total, progress=progress, group=GROUP)
     table = list(rows.read(index))
     if not any(row.get("located") and row["split"] == test for row in table):
-        raise DataError(f"{manifest}: no image of the split {test!r} says where {finding} is; give masks or boxes")
+        first = next((f"; the first that cannot be used: {row['error']}" for row in table if "error" in row), "")
+        raise DataError(
+            f"{manifest}: no image of the split {test!r} says where {finding} is; give masks or boxes{first}"
+        )
     lines, images = _lines(table, asked, mapper, work, (validation, test), rate)
     summary = rows.plain(
         {
@@ -145,11 +148,12 @@ def _map(some: Sequence[Question], mapper: Mapper, work: Path) -> list[rows.Row]
     for i, question in enumerate(some):
         item = question.item
         facts = {"name": item.name, "path": str(item.path), "patient": item.patient}
-        out.append(facts | {"split": question.split, "present": question.present})
+        out.append(facts | {"split": question.split, "present": question.present, "located": False})
         try:
             pictures[i] = read(seen_by(mapper.backbone.card, item.files).values())
-            if question.located:
-                question.truth(pictures[i].unit().shape[:2])
+            shape = pictures[i].unit().shape[:2]
+            out[i]["located"] = question.located and bool(question.truth(shape).any())
+            out[i]["present"] = question.present and (question.labelled or out[i]["located"])
         except (ImageError, DataError) as error:
             pictures.pop(i, None)
             out[i]["error"] = f"{item.name}: {error}"
@@ -159,7 +163,6 @@ def _map(some: Sequence[Question], mapper: Mapper, work: Path) -> list[rows.Row]
             np.savez_compressed(file, **{key: value.astype(np.float16) for key, value in maps.items()})  # type: ignore[arg-type]
         out[i] |= {
             "maps": name,
-            "located": some[i].located,
             "methods": ", ".join(m or "default" for m in mapper.methods),
         }
         out[i]["peaks"] = {key: evidence(maps["signed"] if key == REMOVAL else maps[key]) for key in mapper.names}
@@ -173,7 +176,7 @@ def _located(asked: Any, table: Sequence[rows.Row], work: Path, split: str) -> I
         if row.get("located") and row["split"] == split:
             shape = localise.load_map(work / row["maps"], REMOVAL).shape
             truth = question.truth((shape[0], shape[1]))
-            yield row, Located(work / row["maps"], truth, question.boxes or localise.boxes_of(truth))
+            yield row, Located(work / row["maps"], truth, [m.box for m in question.boxes] or localise.boxes_of(truth))
 
 
 def _lines(

@@ -107,6 +107,7 @@ def _measure(pair: Opened, space: Space) -> tuple[rows.Row, NDArray[np.float32]]
     kept = measures.identity_l1(a, b, pair.region)
     noise = psnr(a, b)
     row = {
+        "image": pair.image,
         "changes": [list(change) for change in pair.changes],
         "null": pair.null,
         "before": told[0].tolist(),
@@ -155,9 +156,11 @@ def _paired(groups: Mapping[Key, Group]) -> list[dict[str, Any]]:
         if a[1:] != b[1:] or a[0] == b[0]:
             continue
         first, second = groups[a], groups[b]
-        there = {stem: k for k, stem in enumerate(second.stems)}
-        here = [k for k, stem in enumerate(first.stems) if stem in there]
-        same = [there[first.stems[k]] for k in here]
+        there = second.places()
+        both = [
+            pair for image, some in first.places().items() for pair in zip(some, there.get(image, ()), strict=False)
+        ]
+        here, same = [k for k, _ in both], [k for _, k in both]
         patients = [first.patients[k] for k in here]
         for name in COMPARED:
             x, y = first[name][here], second[name][same]

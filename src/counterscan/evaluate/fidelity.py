@@ -119,12 +119,12 @@ def diversity(index: Path) -> dict[str, Any] | None:
     from counterscan.imaging import read
     from counterscan.metrics.similarity import ms_ssim_diversity
 
-    several = [(words, paths) for words, paths in prompts(index).items() if words and len(paths) > 1]
+    several = [paths for paths in prompts(index).values() if len(paths) > 1]
     chosen = np.random.default_rng(0).permutation(len(several))[:PROMPTS]
     values = []
     for i in sorted(chosen):
         try:
-            values.append(ms_ssim_diversity([read(path).unit() for path in several[i][1][:PER_PROMPT]]))
+            values.append(ms_ssim_diversity([read(path).unit() for path in several[i][:PER_PROMPT]]))
         except (ValueError, ImageError):  # too small for five scales, or of several sizes
             continue
     if not values:
@@ -133,10 +133,10 @@ def diversity(index: Path) -> dict[str, Any] | None:
 
 
 def prompts(index: Path) -> dict[str, list[Path]]:
-    """The readable images of each caption."""
+    """The readable images of each caption; those without are of no prompt."""
     out: dict[str, list[Path]] = {}
     for row in rows.read(index):
-        if "error" not in row:
+        if "error" not in row and row["caption"]:
             out.setdefault(row["caption"], []).append(Path(row["path"]))
     return out
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from counterscan.evaluate import rows
 from counterscan.metrics import counterfactual as measures
+from counterscan.robustness.names import meant
 
 PRESERVED = ("l1", "l1_inside", "l1_outside", "proximity", "sparsity", "ssim", "ms_ssim", "psnr", "identity")
 JUDGED = ("gain", "flip_rate", "validity", "effectiveness", "side_effect")
@@ -38,10 +39,13 @@ class Seen:
 
 @dataclass
 class Group:
-    """All pairs of one source and question. ``files`` are those of :class:`~counterscan.evaluate.pairs.Pair`."""
+    """All pairs of one source and question. ``files`` are those of :class:`~counterscan.evaluate.pairs.Pair`; pairs of the same
+    factual share their value in ``images``.
+    """
 
     null: bool
     stems: list[str] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
     patients: list[str] = field(default_factory=list)
     files: list[tuple[str, ...]] = field(default_factory=list)
     columns: dict[str, array[float]] = field(default_factory=dict)
@@ -49,6 +53,7 @@ class Group:
     def add(self, row: rows.Row, judged: dict[str, float]) -> None:
         """Append one pair."""
         self.stems.append(row["stem"])
+        self.images.append(row["image"])
         self.patients.append(row["patient"])
         self.files.append(tuple(row["files"]))
         for name in (*JUDGED, *PRESERVED, *COSTS):
@@ -57,6 +62,13 @@ class Group:
     def __getitem__(self, name: str) -> NDArray[np.float64]:
         """A measure of every pair (N,), NaN where it is unknown."""
         return np.array(self.columns[name], np.float64)
+
+    def places(self) -> dict[str, list[int]]:
+        """The positions of the pairs of each image."""
+        out: dict[str, list[int]] = {}
+        for k, image in enumerate(self.images):
+            out.setdefault(image, []).append(k)
+        return out
 
     def __len__(self) -> int:
         return len(self.stems)
@@ -71,13 +83,13 @@ def grouped(sources: Sequence[Seen], labels: Sequence[str]) -> dict[Key, Group]:
     for seen in sources:
         for row in seen.rows():
             for finding, direction in row["changes"]:
-                asked.setdefault(row["stem"], {})[finding, direction] = None
+                asked.setdefault(row["image"], {})[finding, direction] = None
     out: dict[Key, Group] = {}
     for seen in sources:
         for row in seen.rows():
             changes = [(finding, direction) for finding, direction in row["changes"]] or [OTHER]
             if row["null"]:
-                changes = list(asked.get(row["stem"], ())) or [("(null)", "")]
+                changes = list(asked.get(row["image"], ())) or [("(null)", "")]
             for finding, direction in changes:
                 group = out.setdefault((seen.name, finding, direction), Group(row["null"]))
                 group.add(row, _judged(row, finding, direction, labels))
@@ -85,10 +97,12 @@ def grouped(sources: Sequence[Seen], labels: Sequence[str]) -> dict[Key, Group]:
 
 
 def column_of(finding: str, labels: Sequence[str]) -> int | None:
-    """The judge's label that tells of a finding; a single device is told of by "support devices" where it has no own."""
+    """The judge's label that means a finding; a single device is told of by "support devices" where it has no own."""
     from counterscan.language.vocabulary import DEVICES
 
-    name = "support devices" if finding in DEVICES and finding not in labels else finding
+    name = meant(finding, labels)
+    if name not in labels and meant(finding, DEVICES) in DEVICES:
+        name = meant("support devices", labels)
     return labels.index(name) if name in labels else None
 
 

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from counterscan.errors import DataError, ImageError, WordsError
 from counterscan.evaluate.sources import Item, items
+from counterscan.evaluate.truths import canonical
 from counterscan.imaging.masks import mask_of
+
+if TYPE_CHECKING:
+    from counterscan.imaging import Picture
 
 DIRECTIONS = ("remove", "add", "null")
 COLUMNS = ("path", "counterfactual", "finding", "direction")
@@ -24,8 +30,7 @@ COLUMNS = ("path", "counterfactual", "finding", "direction")
 class Pair:
     """One edited image. ``files`` are the record of a saved counterfactual, or factual and counterfactual.
 
-    ``stem`` is what results of other methods on the same image share; ``changes`` are (finding, direction), none for a null
-    edit or one by free prompts.
+    ``stem`` names it in reports; ``changes`` are (finding, direction), none for a null edit or one by free prompts.
     """
 
     stem: str
@@ -38,8 +43,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class Opened:
-    """A pair in memory: unit images (H, W[, 3]), the region bool (H, W) or None, and what it cost where that is known."""
+    """A pair in memory: unit images (H, W[, 3]), the region bool (H, W) or None, and what it cost where that is known.
 
+    ``image`` are 16 hex digits of the factual's pixels, which edits of the same image share whatever its file is called.
+    """
+
+    image: str
     factual: Any
     counterfactual: Any
     region: NDArray[np.bool_] | None
@@ -49,13 +58,13 @@ class Opened:
     seconds: float
 
 
-def pairs(source: Path, known: Mapping[str, Item]) -> Iterator[Pair]:
+def pairs(source: Path, known: Mapping[str, Sequence[Item]]) -> Iterator[Pair]:
     """All pairs of a folder of saved counterfactuals, or of a manifest with the columns path, counterfactual, finding, direction.
 
     ``known`` (see :func:`by_stem`) tells patients and regions of the folder's images.
 
     Raises:
-        DataError: the folder holds none; or, at the end, every bad row of the manifest.
+        DataError: two images of ``known`` may be that of a record; or, at the end, every bad row of the manifest.
     """
     return _folder(source, known) if source.is_dir() else _manifest(source)
 
@@ -68,14 +77,15 @@ def named(text: str) -> tuple[str, Path]:
     return Path(text).absolute().name, Path(text)
 
 
-def by_stem(manifest: Path | None) -> dict[str, Item]:
-    """The rows of a manifest by the stems that ``edit`` and ``batch`` give their results."""
+def by_stem(manifest: Path | None) -> dict[str, list[Item]]:
+    """The images of a manifest by the stems that ``edit`` (which several may share) and ``batch`` give their results."""
     from counterscan.imaging.picture import stem
     from counterscan.scale.job import Item as Batched
 
-    out: dict[str, Item] = {}
+    out: dict[str, list[Item]] = {}
     for item in items(manifest) if manifest else ():
-        out[stem(item.path)] = out[Batched(item.name, item.path).stem] = item
+        out.setdefault(stem(item.path), []).append(item)
+        out[Batched(item.name, item.path).stem] = [item]
     return out
 
 
@@ -87,7 +97,7 @@ def open_pair(pair: Pair) -> Opened:
     if len(pair.files) == 1:
         saved = Counterfactual.load(pair.files[0])
         told = saved.edit
-        changes = tuple((change.finding, str(change.direction)) for change in told.changes)
+        changes = tuple((canonical(change.finding), str(change.direction)) for change in told.changes)
         region = None if told.mask is None else told.mask.numpy().astype(bool)
         factual, counterfactual = saved.factual, saved.counterfactual
         facts = changes, told.is_null, float(saved.evaluations), saved.seconds or float("nan")
@@ -98,34 +108,74 @@ def open_pair(pair: Pair) -> Opened:
         raise ImageError(f"{pair.stem}: factual and counterfactual have different sizes; an edit keeps the size")
     if pair.mask is not None:
         region = mask_of(pair.mask, factual.unit().shape[:2])
-    return Opened(factual, counterfactual, region, *facts)
+    return Opened(_digest(factual), factual, counterfactual, region, *facts)
 
 
-def identity(source: Path, known: Mapping[str, Item]) -> tuple[int, str]:
-    """How many pairs there are, and 16 hex digits that change with them."""
+def identity(source: Path, known: Mapping[str, Sequence[Item]]) -> tuple[int, str]:
+    """How many pairs there are, and 16 hex digits that change with them and the sizes and dates of their files."""
     count, digest = 0, hashlib.sha256()
     for pair in pairs(source, known):
         count += 1
-        digest.update(repr((pair, [p.stat().st_mtime_ns for p in pair.files if p.is_file()])).encode())
+        files = filter(Path.is_file, (*pair.files, *([pair.mask] if pair.mask else [])))
+        digest.update(repr((pair, [(p.stat().st_size, p.stat().st_mtime_ns) for p in files])).encode())
     if not count:
         raise DataError(f"{source}: holds no counterfactuals; counterscan edit and counterscan batch write them")
     return count, digest.hexdigest()[:16]
 
 
-def _folder(folder: Path, known: Mapping[str, Item]) -> Iterator[Pair]:
+def _folder(folder: Path, known: Mapping[str, Sequence[Item]]) -> Iterator[Pair]:
     for path in sorted(folder.rglob("*.json")):
-        if path.name.startswith(".") or not _is_record(path):
+        if path.name.startswith(".") or not (record := _record(path)):
             continue
-        item = known.get(path.stem)
+        item = _item(path, record, known)
         patient, mask = (item.patient, item.mask) if item else (path.stem, None)
         yield Pair(path.stem, patient, (path,), mask=mask)
 
 
-def _is_record(path: Path) -> bool:
+def _record(path: Path) -> dict[str, Any] | None:
     try:
-        return {"files", "edit", "window"} <= json.loads(path.read_text(encoding="utf-8")).keys()
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return record if {"files", "edit", "window"} <= record.keys() else None
     except (OSError, ValueError, AttributeError):
-        return False
+        return None
+
+
+def _item(path: Path, record: Mapping[str, Any], known: Mapping[str, Sequence[Item]]) -> Item | None:
+    """The image that a record is of: one of its name, numbered or not, that shows the same where both can be read."""
+    names = dict.fromkeys((path.stem, re.sub(r"-\d+$", "", path.stem)))
+    original = _shown([path.parent / str(record["files"]["image"])], record.get("slice"))
+    found = {}
+    for item in (item for name in names for item in known.get(name, ())):
+        shown = {_shown(files, record.get("slice")) for files in ([item.path], item.files.values())}
+        if original is None or original in shown or shown == {None}:
+            found[item.patient, item.mask] = item
+    if len(found) > 1:
+        one, other = list(found.values())[:2]
+        raise DataError(f"{path}: is of {one.path} or of {other.path}, which cannot be told apart; rename one")
+    return next(iter(found.values()), None)
+
+
+def _shown(files: Iterable[Path], index: int | None) -> str | None:
+    """:func:`_digest` of what files show together; ``None`` where that cannot be read."""
+    try:
+        return _digest_of(tuple((path, path.stat().st_mtime_ns) for path in files), index)
+    except (ImageError, OSError):
+        return None
+
+
+@cache
+def _digest_of(files: tuple[tuple[Path, int], ...], index: int | None) -> str:
+    from counterscan import imaging
+    from counterscan.data import contrasts
+
+    paths = [path for path, _ in files]
+    return _digest(contrasts.read(paths) if len(paths) > 1 else imaging.read(paths[0], slice_index=index))
+
+
+def _digest(picture: Picture) -> str:
+    """16 hex digits of what a picture shows, in 8 bits."""
+    shown = np.round(picture.unit() * 255).astype(np.uint8)
+    return hashlib.sha256(repr(shown.shape).encode() + shown.tobytes()).hexdigest()[:16]
 
 
 def _manifest(manifest: Path) -> Iterator[Pair]:
@@ -133,15 +183,13 @@ def _manifest(manifest: Path) -> Iterator[Pair]:
 
     wrong = []
     for number, row in enumerate(raw_rows(manifest), 1):
-        lacking = [
-            name for name in COLUMNS if not row.get(name) and (name, row.get("direction")) != ("finding", "null")
-        ]
-        direction = row.get("direction", "")
+        direction = row.get("direction", "").lower()
+        lacking = [name for name in COLUMNS if not row.get(name) and (name, direction) != ("finding", "null")]
         if lacking or direction not in DIRECTIONS:
             wrong.append(f"row {number}, {', '.join(lacking) or 'direction'}")
             continue
         null = direction == "null"
-        changes = () if null else ((row["finding"], direction),)
+        changes = () if null else ((canonical(row["finding"]), direction),)
         files = resolve(manifest, row["path"]), resolve(manifest, row["counterfactual"])
         mask = resolve(manifest, row["mask"]) if row.get("mask") else None
         yield Pair(row["path"], row.get("patient") or row["path"], files, changes, null, mask)

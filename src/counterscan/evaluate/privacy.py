@@ -16,7 +16,7 @@ from counterscan.evaluate.losses import losses
 from counterscan.evaluate.sources import identity
 from counterscan.evaluate.spaces import Space, open_space
 from counterscan.evaluate.twins import Gallery, find_twins, pixel_space
-from counterscan.metrics.copies import copy_threshold
+from counterscan.metrics.copies import RESAVED, copy_threshold
 from counterscan.metrics.intervals import interval
 from counterscan.metrics.membership import membership
 
@@ -45,7 +45,8 @@ def privacy(
 
     Candidates are the nearest training images by pixels, by pixels of the mirror image and by features of ``space``; each is
     laid over the image (:func:`counterscan.metrics.copies.correlate`). A copy is what is more alike than at most a share
-    ``rate`` of honest images are, judged by held-out real ones (:func:`counterscan.metrics.copies.copy_threshold`). Without
+    ``rate`` of honest images are, judged by held-out real ones (:func:`counterscan.metrics.copies.copy_threshold`), or than
+    resaved copies are. Without
     ``held_out``, ``train`` is a manifest whose splits train and test are the two. With ``model``, a membership test compares
     its losses.
 
@@ -95,7 +96,8 @@ def _files(index: Path) -> list[tuple[Path, ...]]:
 def _summary(twins: dict[str, list[rows.Row]], found: dict[str, Any], rate: float, space: str) -> dict[str, Any]:
     honest = twins["held_out"]
     strangers = [row["patient"] for row in honest]
-    threshold = copy_threshold([row["similarity"] for row in honest], rate, strangers)
+    safe = copy_threshold([row["similarity"] for row in honest], rate, strangers)
+    threshold = min(safe, RESAVED)
     near = float(np.quantile([row["distance"] for row in honest], rate))
     made = twins["generated"]
     copied = [float(row["similarity"] > threshold) for row in made]
@@ -107,6 +109,11 @@ def _summary(twins: dict[str, list[rows.Row]], found: dict[str, Any], rate: floa
         warnings.append(
             f"{len(set(strangers))} held-out patients: a rate of {rate:g} is extrapolated, it can be seen with "
             f"{int(np.ceil(1 / rate))} or more"
+        )
+    if threshold < safe:
+        warnings.append(
+            f"the threshold is capped at {threshold:g}, which resaved copies reach; the held-out images ask for {safe:.3f}. "
+            f"Altered copies may be missed, and more than {rate:g} of honest images flagged"
         )
     return {
         "images": {name: len(both[0].values) for name, both in found.items()},

@@ -38,7 +38,8 @@ class Item:
 def items(source: Path, split: str | None = None) -> Iterator[Item]:
     """The images of a manifest (those of ``split`` where it is named), or all of a folder and its folders, by name.
 
-    Images of a folder that ``counterscan generate`` wrote have its prompt as caption.
+    An image of several rows, one a caption, comes once, as the first of them. Images of a folder that ``counterscan generate``
+    wrote have its prompt as caption.
 
     Raises:
         DataError: nothing there; or, at the end, every bad row of the manifest.
@@ -51,7 +52,8 @@ def items(source: Path, split: str | None = None) -> Iterator[Item]:
 
 
 def identity(source: Path, split: str | None = None) -> tuple[int, str]:
-    """How many images there are, and 16 hex digits that change with their names, sizes and dates.
+    """How many images there are, and 16 hex digits that change with their names, sizes and dates, and those of
+    their masks.
 
     Raises:
         DataError: there is none.
@@ -60,7 +62,7 @@ def identity(source: Path, split: str | None = None) -> tuple[int, str]:
     for item in items(source, split):
         count += 1
         digest.update(repr((item.name, item.patient, item.caption, str(item.mask), item.findings)).encode())
-        for path in filter(Path.is_file, item.files.values()):
+        for path in filter(Path.is_file, (*item.files.values(), *([item.mask] if item.mask else []))):
             facts = path.stat()
             digest.update(f"{facts.st_size} {facts.st_mtime_ns}".encode())
     if not count:
@@ -90,9 +92,13 @@ def _prompt(folder: Path) -> str:
 def _manifest(manifest: Path, split: str | None) -> Iterator[Item]:
     from counterscan.data.manifest import CONTRAST, read, resolve
 
+    seen: set[int] = set()
     for record in read(manifest):
         if split is None or record.split == split:
             mask = resolve(manifest, record.mask) if record.mask else None
             path, patient = resolve(manifest, record.path), record.patient or record.path
             others = {CONTRAST + name: resolve(manifest, other) for name, other in record.contrasts.items()}
-            yield Item(path, record.path, patient, record.caption, mask, record.findings, others)
+            item = Item(path, record.path, patient, record.caption, mask, record.findings, others)
+            if (files := hash(tuple(item.files.values()))) not in seen:
+                seen.add(files)
+                yield item

@@ -88,9 +88,16 @@ def open_space(spec: str | Space, *, offline: bool = False) -> Space:
     if kind == "open_clip":
         return _open_clip(rest, offline)
     try:
-        return _sized(rest, 224, 3, getattr(importlib.import_module(kind), rest))
+        call = getattr(importlib.import_module(kind), rest)
     except (ImportError, AttributeError, ValueError):
         raise WordsError(f"no feature space {spec!r}: name {KNOWN}") from None
+    try:
+        return _sized(rest, 224, 3, call)
+    except ModelError:
+        raise
+    except Exception as error:  # somebody's code may raise anything
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        raise WordsError(f"{spec}: gives no features for images (2, 3, 224, 224) ({reason})") from None
 
 
 def classifier_folder(spec: str | Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from counterscan.errors import DataError, WordsError
+from counterscan.errors import DataError, ImageError, WordsError
 from counterscan.evaluate.sources import Item, items
 from counterscan.imaging.masks import mask_of
 from counterscan.language.spelling import key
@@ -20,13 +21,25 @@ from counterscan.metrics.localisation import Box, fill
 
 
 @dataclass(frozen=True)
+class Marked:
+    """A box around a finding; ``row`` is the file and row that say so."""
+
+    box: Box
+    row: str
+
+
+@dataclass(frozen=True)
 class Question:
-    """An image of a split that has the finding or not; ``boxes`` where it is, if they say so."""
+    """An image of a split that has the finding or not; ``boxes`` where it is, if they say so.
+
+    ``labelled``: whether a column or box says that it has; else only a mask does, which may be empty.
+    """
 
     item: Item
     split: str
     present: bool
-    boxes: tuple[Box, ...] = ()
+    boxes: tuple[Marked, ...] = ()
+    labelled: bool = True
 
     @property
     def located(self) -> bool:
@@ -34,15 +47,18 @@ class Question:
         return self.present and bool(self.boxes or self.item.mask)
 
     def truth(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
-        """Where the finding is, bool (H, W). ``ImageError`` for a mask of another shape than the image."""
+        """Where the finding is, bool (H, W). ``ImageError`` for a box outside the image, or a mask of another shape."""
+        for marked in self.boxes:
+            if not fill([marked.box], shape).any():
+                raise ImageError(f"{marked.row}: the box holds no pixel of the {shape[1]}x{shape[0]} image")
         if self.boxes:
-            return fill(self.boxes, shape)
+            return fill([marked.box for marked in self.boxes], shape)
         assert self.item.mask is not None
         return mask_of(self.item.mask, shape)
 
 
 def questions(
-    manifest: Path, finding: str, splits: tuple[str, str], boxes: dict[str, tuple[Box, ...]], limit: int | None
+    manifest: Path, finding: str, splits: tuple[str, str], boxes: dict[str, tuple[Marked, ...]], limit: int | None
 ) -> Iterator[Question]:
     """The images of validation and test split whose label for ``finding`` is known, at most ``limit`` of each kind and split.
 
@@ -57,11 +73,12 @@ def questions(
             told = [item.findings[name] for name in columns if name in item.findings]
             label = 1 if 1 in told else 0 if told and not any(value != 0 for value in told) else None
             at = boxes.get(item.path.name, ())
-            if at or (item.mask is not None and not told):
+            labelled = bool(at or told)
+            if at or (item.mask is not None and not labelled):
                 label = 1
             if label not in (0, 1):
                 continue
-            question = Question(item, split, bool(label), at)
+            question = Question(item, split, bool(label), at, labelled)
             kind = question.present, question.located
             if split == splits[0] and kind == (True, False):
                 continue
@@ -97,7 +114,7 @@ def _broader() -> dict[str, tuple[str, ...]]:
     return {word: tuple(some) for world in WORLDS for word, some in broader(world).items()}
 
 
-def read_boxes(path: Path | None, finding: str) -> dict[str, tuple[Box, ...]]:
+def read_boxes(path: Path | None, finding: str) -> dict[str, tuple[Marked, ...]]:
     """File name -> boxes of ``finding``, from a CSV with columns file (or path), finding, x, y, w, h in pixels of the image.
 
     Raises:
@@ -105,7 +122,7 @@ def read_boxes(path: Path | None, finding: str) -> dict[str, tuple[Box, ...]]:
     """
     if path is None:
         return {}
-    out: dict[str, tuple[Box, ...]] = {}
+    out: dict[str, tuple[Marked, ...]] = {}
     wrong = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -119,10 +136,13 @@ def read_boxes(path: Path | None, finding: str) -> dict[str, tuple[Box, ...]]:
         except (KeyError, TypeError, ValueError):
             wrong.append(f"row {number}")
             continue
-        if same_finding(called, finding):
-            out[name] = (*out.get(name, ()), (x, y, x + w, y + h))
+        if not all(map(math.isfinite, (x, y, w, h))) or min(w, h, x + w, y + h) <= 0:
+            wrong.append(f"row {number} ({w:g}x{h:g} at {x:g}, {y:g})")
+        elif same_finding(called, finding):
+            out[name] = (*out.get(name, ()), Marked((x, y, x + w, y + h), f"{path.name}, row {number}"))
     if wrong:
-        raise DataError(f"{path}: boxes have columns file, finding, x, y, w, h; wrong are {', '.join(wrong[:20])}")
+        need = "columns file, finding, x, y, w, h, in pixels, w and h above 0"
+        raise DataError(f"{path}: boxes have {need}; wrong are {', '.join(wrong[:20])}")
     if not out:
         raise DataError(f"{path}: has no box of {finding!r}")
     return out
@@ -130,12 +150,14 @@ def read_boxes(path: Path | None, finding: str) -> dict[str, tuple[Box, ...]]:
 
 def same_finding(a: str, b: str) -> bool:
     """Do two words mean one finding ("Effusion", "pleural effusion")?"""
+    return canonical(a) == canonical(b)
+
+
+def canonical(word: str) -> str:
+    """The vocabulary's name for what a word means; an unknown word in lower case."""
     from counterscan.language.vocabulary import lookup
 
-    def name(word: str) -> str:
-        try:
-            return lookup(word, ()).name
-        except WordsError:
-            return " ".join(word.lower().replace("_", " ").split())
-
-    return name(a) == name(b)
+    try:
+        return lookup(word, ()).name
+    except WordsError:
+        return " ".join(word.lower().replace("_", " ").split())

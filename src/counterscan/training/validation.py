@@ -130,8 +130,8 @@ def scores(trial: Trial, result: Counterfactual, judge: Judge | None) -> dict[st
     from counterscan.imaging.masks import mask_of
 
     row = {"l1": float(np.abs(result.difference).mean())} | (judge(trial.finding, result) if judge else {})
-    if trial.mask is not None:
-        truth = mask_of(trial.mask, result.mask.shape)
+    truth = None if trial.mask is None else mask_of(trial.mask, result.mask.shape)
+    if truth is not None and truth.any():
         row["mask_auprc"] = float(average_precision_score(truth.ravel(), strength(signed(result)).ravel()))
     return row
 
