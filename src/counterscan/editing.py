@@ -266,9 +266,8 @@ def _mask_file(path: Path) -> np.ndarray:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as image:
-            lossy = image.format == "JPEG"
-            image = ImageOps.exif_transpose(image)
+        with Image.open(path) as file:
+            lossy, image = file.format == "JPEG", ImageOps.exif_transpose(file)
             if image.mode == "P" or "A" in image.mode:
                 black = Image.new("RGBA", image.size, "black")
                 return np.asarray(Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")) != 0

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 Direction = Literal["remove", "add"]
+Sides = Literal["patient", "image"]  # whose left and right; the patient faces the reader
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from counterscan.methods.implicit_guidance import ImplicitGuidance
 from counterscan.methods.latent_drift import LatentDrift
 from counterscan.methods.ledits import Ledits
 from counterscan.methods.masked import Masked
+from counterscan.methods.noise_free import places
 from counterscan.methods.null_text import NullText
 from counterscan.methods.sdedit import SdEdit
 from counterscan.types import Change, Edit
@@ -250,6 +251,18 @@ class Careless:
         backbone.predict(backbone.encode(image), 1, backbone.embed([edit.target]))
         progress(1, 1)
         return (image + 0.01 * torch.rand_like(image)).clamp(0, 1)
+
+
+@pytest.mark.parametrize(("side", "sides", "columns"), [
+    ("left", "patient", slice(4, 8)), ("left", "image", slice(0, 4)), ("right", "patient", slice(0, 4)),
+    ("right", "image", slice(4, 8)), (None, "image", slice(0, 8)),
+])  # fmt: skip
+def test_a_side_is_the_patients_unless_the_card_says_the_images(side: Any, sides: Any, columns: slice) -> None:
+    wanted = torch.zeros(1, 1, 8, 8)
+    wanted[..., columns] = 1
+    edit = Edit("", "", (Change("pleural effusion", "add", side),))
+    for where in places(edit, torch.zeros(1, 4, 8, 8), sides):
+        assert torch.equal(where, wanted)
 
 
 def test_the_checker_catches_a_careless_method(backbone: Backbone) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from counterscan.errors import ModelError
+from counterscan.types import Sides
 
 FILE = "counterscan.json"
 Ways = Literal["prompt", "edits"]
@@ -26,7 +27,8 @@ class Card:
     ``method_settings`` are, by the method's name, what suits this model better than the method's own defaults;
     ``generate_by`` is "prompt" where images from text are drawn under the whole prompt, and "edits" where the findings it
     tells of come out better as edits of an image without them; ``null_change`` is, for each finding, the strongest change
-    that removing it makes in 95 % of images without it.
+    that removing it makes in 95 % of images without it. ``sides`` says whose "left" and "right" are in its words: the patient's,
+    who faces the reader, or the image's.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Card:
     classes: tuple[str, ...] = ()
     contrasts: tuple[str, ...] = ()
     generate_by: Ways = "prompt"
+    sides: Sides = "patient"
 
     @staticmethod
     def read(folder: Path) -> Card | None:
@@ -62,8 +65,9 @@ class Card:
             known["method_settings"] = {str(name): dict(values) for name, values in settings.items()}
             low, high = known.get("value_range", (0.0, 1.0))
             known["value_range"] = (float(low), float(high))
-            if known.get("generate_by", "prompt") not in get_args(Ways):
-                raise ValueError(f"generate_by is {known['generate_by']!r}; there are {', '.join(get_args(Ways))}")
+            for name, choices in (("generate_by", get_args(Ways)), ("sides", get_args(Sides))):
+                if known.get(name, choices[0]) not in choices:
+                    raise ValueError(f"{name} is {known[name]!r}; there are {', '.join(choices)}")
             card = Card(**known)
         except (OSError, ValueError, TypeError) as error:
             raise ModelError(

@@ -102,7 +102,7 @@ class Instruct:
         tick = ticker(progress, len(shares) + len(times))
         z = backbone.encode(image)
         source, target = seen(backbone, z, edit)
-        begin, end = places(edit, z)
+        begin, end = places(edit, z, backbone.card.sides)
         change = torch.zeros_like(z)
         if times:
             noise = draw(z.shape, generator, 1, z.device)[0]

@@ -39,7 +39,7 @@ from counterscan.diffusion import column, draw
 from counterscan.language.vocabulary import DEVICES
 from counterscan.methods import Progress
 from counterscan.methods.prompts import Prompts, check_settings, ticker
-from counterscan.types import Condition, Edit
+from counterscan.types import Condition, Edit, Sides
 
 ZONES = {"upper": (0.1, 0.41), "middle": (0.38, 0.54), "lower": (0.52, 0.95)}  # of the height of a chest radiograph
 Number = TypeVar("Number", int, float)
@@ -78,7 +78,7 @@ class NoiseFree:
         z = backbone.encode(image)
         source, target = seen(backbone, z, edit)
         t = (self.depth * (2 + 2 * torch.special.ndtr(draw((len(z),), generator, 1, z.device)[0])) / 3).clamp(max=1)
-        begin, end = places(edit, z)
+        begin, end = places(edit, z, backbone.card.sides)
         change = passes(
             backbone, z, torch.zeros_like(z), source, target, t, [begin] * (count - 1) + [end], self.guidance,
             ticker(progress, count),
@@ -131,12 +131,16 @@ def most(given: Number | Mapping[str, Number], edit: Edit, usual: Number) -> Num
     return max((given.get(finding, usual) for finding in asked or [c.finding for c in edit.changes]), default=usual)
 
 
-def places(edit: Edit, z: Tensor) -> tuple[Tensor, Tensor]:
-    """1 where ``z`` (B, c, h, w) may change and 0 elsewhere, (1, 1, h, w): until the last pass, and at the last."""
+def places(edit: Edit, z: Tensor, sides: Sides) -> tuple[Tensor, Tensor]:
+    """1 where ``z`` (B, c, h, w) may change and 0 elsewhere, (1, 1, h, w): until the last pass, and at the last.
+
+    ``sides`` are the card's: the patient's left is on the right of the image.
+    """
     y, x = (torch.linspace(0, 1, n, device=z.device) for n in z.shape[-2:])
     side, place = (_shared({getattr(change, what) for change in edit.changes}) for what in ("side", "place"))
     top, bottom = ZONES.get(place, (0.0, 1.0))
-    half = (x >= 0.5 if side == "left" else x < 0.5 if side == "right" else x >= 0).to(z).expand(1, 1, len(y), -1)
+    far = "left" if sides == "patient" else "right"  # the side on the right of the image
+    half = (x >= 0 if not side else x >= 0.5 if side == far else x < 0.5).to(z).expand(1, 1, len(y), -1)
     band = ((y >= top) & (y <= bottom)).to(z).view(1, 1, -1, 1)
     crosses = {change.finding for change in edit.changes} & {*DEVICES}
     return half * band, torch.ones_like(half) if crosses else half
