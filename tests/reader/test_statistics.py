@@ -50,6 +50,15 @@ def test_agreement_of_readers_who_skipped_cases():
     assert s.agreement(words).value == pytest.approx(s.kappa(["x", "y", "x"], ["x", "y", "y"]))
 
 
+def test_ratings_that_are_all_tied_have_no_interval():
+    one = s.auc([3, 3, 3], [3, 3])
+    everyone = s.over_readers([lambda rows: 0.5] * 2, 10, 20)
+    tied = s.agreement(np.stack([np.full(8, 2.0), np.array([1, 2, 3, 4, 5, 1, 2, 3.0])], 1))
+    assert [found.value for found in (one, everyone, tied)] == pytest.approx([0.5, 0.5, 0])
+    assert np.isnan([end for found in (one, everyone, tied) for end in (found.low, found.high)]).all()
+    assert str(one) == "0.50"
+
+
 def test_intervals_hold_the_truth_as_often_as_they_say():
     rng, sees, n = np.random.default_rng(2), 1.2, 60
     held = {"yes-no": 0, "forced": 0, "area": 0}

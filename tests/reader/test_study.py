@@ -43,6 +43,8 @@ def test_every_wrong_field_is_named(folder):
             study(folder, tasks)
     with pytest.raises(DataError, match="fewer than count: 99"):
         study(folder, "  - {kind: rating, real: real, synthetic: made, count: 99}\n")
+    with pytest.raises((WordsError, DataError), match=r"study\.yaml: tasks\.0\.real: "):
+        study(folder, "  - {kind: rating, real: 'a**b/[', synthetic: made}\n")
     with pytest.raises(WordsError, match="No such file"):
         read(folder / "absent.yaml")
 
@@ -102,6 +104,22 @@ def test_a_changed_image_is_another_study(folder):
     assert study(folder, RATING, "readers: [R1]\n").fingerprint == before
     (folder / "real" / "000.png").write_bytes((folder / "real" / "001.png").read_bytes())
     assert study(folder, RATING).fingerprint != before
+
+
+@pytest.mark.parametrize("picture", ["case1.original.png", "case1.counterfactual.png", "case1.mask.png"])
+def test_a_changed_picture_of_an_edit_is_another_study(folder, picture):
+    before = study(folder, CHANGE).fingerprint
+    (folder / "edits" / picture).write_bytes((folder / "edits" / picture.replace("1", "2")).read_bytes() + b" ")
+    assert study(folder, CHANGE).fingerprint != before
+    (folder / "edits" / picture).unlink()
+    with pytest.raises(DataError, match=rf"{picture}: No such file"):
+        study(folder, CHANGE)
+
+
+def test_of_a_folder_of_edits_only_originals_are_real_and_only_results_synthetic(folder):
+    (task,) = study(folder, "  - {kind: rating, real: edits, synthetic: edits}\n").tasks
+    dealt = [{case.files[0].name for case in task.cases if case.truth == truth} for truth in (0, 1)]
+    assert dealt == [{f"case{k}{kind}.png" for k in range(6)} for kind in (".original", ".counterfactual")]
 
 
 def simulated(folder, known, sees):

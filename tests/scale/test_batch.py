@@ -132,6 +132,29 @@ def test_missing_outputs_are_made_again(model, tmp_path):
     assert outputs(out) == before and len(table(out)) == 5
 
 
+def test_a_replaced_image_is_done_again(model, tmp_path):
+    manifest, out = write_images(tmp_path, 4), tmp_path / "out"
+    gone, victim, other = (tmp_path / f"images/{i}/scan 00{i}.png" for i in range(3))
+    batch(manifest, out, model=model, method=quick(), **WORDS)
+    before = outputs(out)
+    victim.write_bytes(other.read_bytes())
+    gone.unlink()  # what is gone cannot be done again, and need not be
+    summary = batch(manifest, out, model=model, method=quick(), **WORDS)
+    assert (summary["done"], summary["failed"], summary["skipped"]) == (4, 0, 3)
+    changed = {name for name, digest in outputs(out).items() if before[name] != digest}
+    assert changed and all("scan 001" in name for name in changed)
+    assert batch(manifest, out, model=model, method=quick(), **WORDS)["skipped"] == 4
+
+
+def test_a_ledger_that_knows_no_inputs_is_resumed(model, tmp_path):
+    manifest, out = write_images(tmp_path, 2), tmp_path / "out"
+    batch(manifest, out, model=model, method=quick(), **WORDS)
+    (part,) = (out / "ledger").iterdir()
+    pd.read_parquet(part).drop(columns="inputs").to_parquet(part)
+    (tmp_path / "images/0/scan 000.png").touch()
+    assert batch(manifest, out, model=model, method=quick(), **WORDS)["skipped"] == 2
+
+
 def test_another_job_is_refused_in_the_same_folder(plain, model):
     manifest, out, _ = plain
     with pytest.raises(WordsError, match=r"another job \(its seed differ\)"):

@@ -9,6 +9,7 @@ import pytest
 from tests.scale.conftest import write_images
 from typer.testing import CliRunner
 
+from counterscan.backbones.compact_pixel import build
 from counterscan.cli import app
 from counterscan.errors import DataError, WordsError
 from counterscan.result import Counterfactual
@@ -31,7 +32,7 @@ def test_json_and_exit_codes(model, tmp_path):
     assert (out / summary["ledger"]).is_dir()
     record = json.loads((out / "run.json").read_text())
     assert record["command"] == "batch" and record["settings"]["seed"] == 2
-    (tmp_path / "images/0/scan 000.png").write_bytes(b"broken")
+    (tmp_path / "images/0/scan 000.png").unlink()
     manifest.write_text(manifest.read_text() + "absent.png,1\n")
     result = run(*words)
     assert result.exit_code == 1
@@ -87,6 +88,18 @@ def test_wrong_words_are_refused_before_anything_is_written(model, tmp_path):
     result = run(manifest, "--remove", "unicorn", "--model", model, "-o", out)
     assert isinstance(result.exception, WordsError) and not out.exists()
     assert run(manifest, "--remove", "pacemaker", "--region", "heart", "--mask", "m.png", "-o", out).exit_code == 2
+
+
+def test_a_method_that_the_model_cannot_run_is_refused_once_and_before_anything_is_written(model, tmp_path):
+    classes, small = ("no lesion", "lesion", ""), {"resolution": 16, "blocks": (8, 16), "layers": 1, "head_width": 8}
+    pixel = build(tmp_path / "pixel", classes=classes, findings=["lesion"], template="brain mri", **small)
+    manifest, out = write_images(tmp_path, 2), tmp_path / "out"
+    for name, method, finding, says in (
+        (pixel, "prism", "lesion", "does not offer"),
+        (model, "instruct", "pacemaker", "sees the image"),
+    ):
+        result = run(manifest, "--remove", finding, "--method", method, "--model", name, "-o", out)
+        assert isinstance(result.exception, WordsError) and says in str(result.exception) and not out.exists()
 
 
 def test_what_must_stay_has_a_weight_of_its_own(model, tmp_path):

@@ -47,7 +47,7 @@ def batch(
     offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Edit every image of a manifest. Run it again and it does only what is missing or failed.
+    """Edit every image of a manifest. Run it again and it does only what is missing, failed or replaced.
 
     Example: counterscan batch manifest.csv --remove pacemaker -o out
     """

@@ -19,7 +19,10 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval, from ``n`` answers. ``low`` and ``high`` are NaN where there is none."""
+    """A value with its 95 % interval, from ``n`` answers. ``low`` and ``high`` are NaN where there is none.
+
+    There is none where all answers are tied: it would have no width, and say nothing of what another reader does.
+    """
 
     value: float
     low: float
@@ -63,11 +66,13 @@ def auc(noises: ArrayLike, signals: ArrayLike) -> Estimate:
     """The area under the ROC curve: how often a signal is rated above a noise, ties half.
 
     The interval is DeLong's (1988) on the logit scale; for a perfect or a hopeless reader, where that variance is 0,
-    Wilson's with as many answers as the smaller class has.
+    Wilson's with as many answers as the smaller class has. None where all ratings are one.
     """
     noise, signal = np.asarray(noises, np.float64), np.asarray(signals, np.float64)
     wins = (signal[:, None] > noise) + 0.5 * (signal[:, None] == noise)
     area, n = float(wins.mean()), len(noise) + len(signal)
+    if (wins == 0.5).all():
+        return Estimate(area, np.nan, np.nan, n)
     if area in (0.0, 1.0) or min(len(noise), len(signal)) < 2:
         few = min(len(noise), len(signal))
         return Estimate(area, *_ends(proportion(round(area * few), few)), n)
@@ -122,11 +127,13 @@ def agreement(
 
 
 def bootstrap(value: Callable[[NDArray[np.intp]], float], cases: int, n: int, *, draws: int, seed: int) -> Estimate:
-    """A function of the drawn cases, with its percentile interval over ``draws`` (Efron 1979)."""
+    """A function of the drawn cases, with its percentile interval over ``draws`` (Efron 1979); none where all draws agree."""
     rng = np.random.default_rng(seed)
     drawn = [value(rng.integers(cases, size=cases)) for _ in range(draws)]
     known = [x for x in drawn if not np.isnan(x)]
     low, high = np.quantile(known, [0.025, 0.975]) if len(known) > draws / 2 else (np.nan, np.nan)
+    if high - low < 1e-9:  # no width, but for rounding
+        low = high = np.nan
     return Estimate(value(np.arange(cases)), float(low), float(high), n)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,6 +30,9 @@ QUALITY = {
     "kept": "All else is as it was",
 }
 NO_FINDING = "no difference"
+Record = tuple[tuple[Path, ...], int, tuple[str, ...], str]
+"""A saved edit: its record and its pictures ``SHOWN``, its truth (1), the findings it changed, and what was asked."""
+SHOWN = ("image", "counterfactual", "mask")  # of an edit: what is shown, and what answers are measured against
 
 
 class _Strict(BaseModel):
@@ -75,7 +78,7 @@ class Plan(_Strict):
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to judge: ``files`` are a real image, a synthetic one, both, or an edit's record.
+    """One thing to judge: ``files`` are a real image, a synthetic one, both, or an edit's record and its pictures.
 
     ``truth`` is 1 for synthetic in a rating; ``findings`` are those an edit changed, ``asked`` how it was asked.
     """
@@ -99,7 +102,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Study:
-    """A study ready to be read. ``fingerprint`` changes with what is asked, with every image and every edit's record."""
+    """A study ready to be read. ``fingerprint`` changes with what is asked, every image, every edit's record and pictures."""
 
     plan: Plan
     tasks: tuple[Task, ...]
@@ -111,7 +114,7 @@ def read(path: str | Path) -> Study:
 
     Raises:
         WordsError: the file is absent, is no YAML, or a field is wrong.
-        DataError: a folder holds no images, or fewer than ``count``.
+        DataError: a folder holds no images, or fewer than ``count``, or one of them cannot be read.
     """
     import yaml
 
@@ -124,11 +127,14 @@ def read(path: str | Path) -> Study:
         raise WordsError(f"{path}: {'; '.join(map(_fault, error.errors()))}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise WordsError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
-    tasks = tuple(_task(plan, number, path.parent) for number in range(len(plan.tasks)))
+    tasks = tuple(_task(plan, number, path) for number in range(len(plan.tasks)))
     files = sorted({file for task in tasks for case in task.cases for file in case.files})
     digest = hashlib.sha256(plan.model_dump_json(exclude={"title", "readers"}).encode())
-    for file in files:
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    try:
+        for file in files:
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror or error}; it belongs to {path}") from error
     return Study(plan, tasks, digest.hexdigest()[:16])
 
 
@@ -136,19 +142,19 @@ def _fault(fault: Any) -> str:
     return f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}"
 
 
-def _task(plan: Plan, number: int, root: Path) -> Task:
+def _task(plan: Plan, number: int, path: Path) -> Task:
     import numpy as np
 
-    task = plan.tasks[number]
+    task, root = plan.tasks[number], path.parent
     rng = np.random.default_rng([plan.seed, number])
-    where = f"tasks.{number}"
+    where = f"{path}: tasks.{number}"
     if isinstance(task, Edits):
         records = _edits(root, task.edits, where)
         found = sorted({name for _, _, findings, _ in records for name in findings})  # of those not drawn, too
         cases = [Case(str(k), *rest) for k, rest in enumerate(_some(records, task.count, rng, f"{where}.edits"))]
         choices = (*(task.findings or found), NO_FINDING) if task.kind == "change" else ()
         return Task(task.kind, tuple(cases), choices, task.scales if task.kind == "quality" else None)
-    files = {name: _images(root, getattr(task, name), f"{where}.{name}") for name in ("real", "synthetic")}
+    files = {name: _images(root, getattr(task, name), f"{where}.{name}", name) for name in ("real", "synthetic")}
     count = task.count or min(map(len, files.values()))  # as many of each
     real, made = (_some(some, count, rng, f"{where}.{name}") for name, some in files.items())
     if task.kind == "forced-choice":
@@ -167,9 +173,19 @@ def _some(items: list[Any], count: int | None, rng: Any, where: str) -> list[Any
     return [items[k] for k in rng.permutation(len(items))[:count]]
 
 
-def _images(root: Path, pattern: str, where: str) -> list[Path]:
+def _images(root: Path, pattern: str, where: str, name: str) -> list[Path]:
+    """The images of a folder or pattern. Of a folder of saved edits, which holds masks and figures too, only the originals
+    where they are to be real, and only the results where synthetic.
+    """
     place = root / pattern
-    found = sorted(place.iterdir()) if place.is_dir() else sorted(root.glob(pattern)) if _relative(pattern) else [place]
+    try:
+        found = (
+            sorted(place.iterdir()) if place.is_dir() else sorted(root.glob(pattern)) if _relative(pattern) else [place]
+        )
+    except ValueError as error:
+        raise WordsError(f"{where}: {error}; name a folder, an image or a pattern such as made/*.png") from error
+    if place.is_dir() and (records := _records(file for file in found if file.suffix == ".json")):
+        found = [files[1 if name == "real" else 2] for files, *_ in records]
     images = [file for file in found if file.is_file() and file.name.lower().endswith(ENDINGS)]
     if not images:
         raise DataError(f"{where}: no image at {place}")
@@ -180,18 +196,24 @@ def _relative(pattern: str) -> bool:
     return not Path(pattern).is_absolute()
 
 
-def _edits(root: Path, folder: str, where: str) -> list[tuple[tuple[Path], int, tuple[str, ...], str]]:
-    """The records of saved counterfactuals below a folder: file, truth, findings, and what was asked."""
+def _edits(root: Path, folder: str, where: str) -> list[Record]:
+    """The records of saved counterfactuals below a folder."""
+    found = _records(sorted((root / folder).rglob("*.json")))
+    if not found:
+        raise DataError(f"{where}.edits: no edit in {root / folder}; name a folder that counterscan edit wrote")
+    return found
+
+
+def _records(files: Iterable[Path]) -> list[Record]:
+    """Those of the files that are records of saved counterfactuals."""
     found = []
-    for file in sorted((root / folder).rglob("*.json")):
+    for file in files:
         try:
             record = json.loads(file.read_text(encoding="utf-8"))
-            edit, _ = record["edit"], record["files"]["counterfactual"]
+            edit, pictures = record["edit"], [file.parent / record["files"][name] for name in SHOWN]
             changes: Sequence[dict[str, str]] = edit["changes"]
         except (OSError, ValueError, KeyError, TypeError):
             continue  # another kind of file, such as run.json
         asked = ", ".join(f"{change['direction']} {change['finding']}" for change in changes) or edit["target"]
-        found.append(((file,), 1, tuple(change["finding"] for change in changes), asked))
-    if not found:
-        raise DataError(f"{where}.edits: no edit in {root / folder}; name a folder that counterscan edit wrote")
+        found.append(((file, *pictures), 1, tuple(change["finding"] for change in changes), asked))
     return found

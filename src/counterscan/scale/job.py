@@ -53,6 +53,14 @@ class Item:
         """The folder of its outputs, one of 4096, relative to the job's store."""
         return f"items/{self.key[:3]}"
 
+    def stamp(self) -> list[int]:
+        """Bytes and time of change (nanoseconds since 1970) of each of its files in turn; empty where one is not there."""
+        try:
+            facts = [path.stat() for path in (self.path, *self.contrasts.values())]
+        except (OSError, ValueError):
+            return []
+        return [number for one in facts for number in (one.st_size, one.st_mtime_ns)]
+
     def seed(self, seed: int) -> int:
         """Its own seed, 0 to 2**32 - 1: of the id and the run's ``seed``, so never of neighbours, order or workers."""
         return int.from_bytes(hashlib.blake2b(f"{seed} {self.id}".encode(), digest_size=4).digest())

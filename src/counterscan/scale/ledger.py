@@ -37,7 +37,8 @@ class Row:
     encode, hash). Scores: ``changed`` is the share of pixels that may differ, ``mean_change`` the mean absolute difference
     there and ``largest_change`` the largest, intensities in [0, 1]; ``before`` and ``after`` are what the judge, if there is one,
     thinks of the edited findings ``judged``, in their order. ``files`` are relative to the job's store,
-    ``sha256`` theirs in the same order, ``bytes`` their sum; ``finished`` in seconds since 1970.
+    ``sha256`` theirs in the same order, ``bytes`` their sum; ``finished`` in seconds since 1970. ``inputs`` are bytes and time
+    of change (nanoseconds since 1970) of each of the image's own files in turn, as they were before they were read.
     """
 
     item: str
@@ -60,6 +61,7 @@ class Row:
     sha256: list[str] = field(default_factory=list)
     bytes: int = 0
     finished: float = field(default_factory=time.time)
+    inputs: list[int] = field(default_factory=list)
 
 
 class Ledger:
@@ -171,4 +173,5 @@ def _schema() -> pa.Schema:
         + [(name, number) for name in ("changed", "mean_change", "largest_change")]
         + [("judged", pa.list_(text)), ("before", pa.list_(number)), ("after", pa.list_(number))]
         + [("files", pa.list_(text)), ("sha256", pa.list_(text)), ("bytes", pa.int64()), ("finished", number)]
+        + [("inputs", pa.list_(pa.int64()))]
     )

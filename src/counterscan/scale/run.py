@@ -1,4 +1,4 @@
-"""``batch``: one edit on every image of a manifest. Run again, it does only what is missing or failed."""
+"""``batch``: one edit on every image of a manifest. Run again, it does only what is missing, failed or replaced."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from counterscan.scale.job import Item, Job, Judge, items
 from counterscan.scale.ledger import DONE, FAILED, FOLDER, Ledger, Row, only_writer
 from counterscan.scale.manifest import Unusable, read_images
+from counterscan.scale.stages import begin
 from counterscan.scale.store import Folder, Store, store
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def batch(
     recorded with the reason and raise nothing.
 
     Raises:
-        WordsError: the words are wrong, or ``folder`` holds another job's results.
+        WordsError: the words are wrong, the model cannot run the method, or ``folder`` holds another job's results.
         DataError: the manifest is unusable, or another run is writing to ``folder``.
         WorkError: the disk is full, or the store cannot be reached or written; every finished item is kept.
     """
@@ -64,16 +65,18 @@ def batch(
     from counterscan.scale.devices import open_backbone
 
     manifest, place = Path(manifest), store(folder)
+    root = manifest.absolute().parent
     images, unusable = read_images(manifest)
     backbone = open_backbone(model, "cpu" if ray else device, offline=offline)
     job = _job(backbone, words, method, model, place, device, seed, batch_size, offline, judge)
+    begin(job, backbone)
     with _alone(place):
         job.claim()
         place.tidy()
         ledger = Ledger(place)
-        todo = _missing(images, ledger.settle(), place)
+        todo = _missing(images, root, ledger.settle(), place)
         began = time.perf_counter()
-        work = items(todo, manifest.absolute().parent)
+        work = items(todo, root)
         with _threads(job.threads):
             for count, _ in enumerate(_rows(job, backbone, work, ledger.add, workers, ray), 1):
                 if progress is not None:
@@ -160,17 +163,27 @@ def _rows(
         yield from distributed(job, work, address=ray, workers=workers, record=record)
 
 
-def _missing(images: pa.Table, table: pa.Table, place: Store) -> pa.Table:
-    """The images without a row that says done and all of whose files are there, with as many bytes as it says."""
+def _missing(images: pa.Table, root: Path, table: pa.Table, place: Store) -> pa.Table:
+    """The images without a row that says done, all of whose files are there, with as many bytes as it says; and those that
+    were replaced since. An image that is gone stays done, and so does one of a ledger from before ``inputs``.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    table = table.filter(pc.equal(table["status"], DONE)).select(["item", "files", "bytes"])
+    table = table.filter(pc.equal(table["status"], DONE)).select(["item", "files", "bytes", "inputs"])
     size = place.sizes("items")
     rows = zip(table["files"], table["bytes"], strict=True)
     whole = [sum(size(name) for name in files.as_py()) == total.as_py() for files, total in rows]
-    done = table["item"].filter(pa.array(whole, pa.bool_()))
-    return images.filter(pc.invert(pc.is_in(images["path"], value_set=done)))
+    table = table.filter(pa.array(whole, pa.bool_()))
+    at = pc.fill_null(pc.index_in(images["path"], value_set=table["item"]), -1).to_pylist()  # -1: not done
+    known = zip(at, items(images, root), strict=True)
+    todo = [k < 0 or _replaced(table["inputs"][k].as_py(), item) for k, item in known]
+    return images.filter(pa.array(todo, pa.bool_()))
+
+
+def _replaced(before: list[int] | None, item: Item) -> bool:
+    """Whether an image's files are others than those whose stamp is in the ledger, as far as both are known."""
+    return bool(before) and item.stamp() not in ([], before)
 
 
 def _summary(listed: pa.ChunkedArray, table: pa.Table, skipped: int, attempted: int, seconds: float) -> dict[str, Any]:

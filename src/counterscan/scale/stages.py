@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from counterscan.errors import CounterscanError
+from counterscan.errors import CounterscanError, WordsError
 from counterscan.scale.job import Item, Job
 from counterscan.scale.ledger import DONE, FAILED, Row
 from counterscan.scale.store import StoreError
@@ -31,7 +31,10 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A decoded item: the picture, and as the model takes it, ``square`` (S, S[, 3]) and ``tensor`` (C, S, S)."""
+    """A decoded item: the picture, and as the model takes it, ``square`` (S, S[, 3]) and ``tensor`` (C, S, S).
+
+    ``stamp`` is the item's from before it was read.
+    """
 
     item: Item
     picture: Picture
@@ -39,6 +42,7 @@ class Loaded:
     placement: Placement
     tensor: Tensor
     seconds: float
+    stamp: list[int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,13 +56,37 @@ class Changed:
     seconds: float
 
 
+class _Begun(Exception):
+    """Raised by :func:`begin` once a method is at work."""
+
+
+def begin(job: Job, backbone: Backbone) -> None:
+    """Start the edit of an empty image, up to the method's first step.
+
+    Raises:
+        WordsError: the model cannot run this method, or does not know these words: no item would fare better.
+    """
+    import torch
+
+    def stop(done: int, total: int) -> None:
+        raise _Begun
+
+    empty = torch.full((1, backbone.channels, backbone.resolution, backbone.resolution), 0.5, device=backbone.device)
+    try:
+        job.method(backbone, empty, job.edit, generator=[torch.Generator().manual_seed(job.seed)], progress=stop)
+    except WordsError:
+        raise
+    except Exception:  # it has begun, or an empty image is nothing for it
+        return
+
+
 def load(job: Job, backbone: Backbone, item: Item) -> Loaded | Row:
     """Read an item and fit it to the model."""
     from counterscan.data.contrasts import read, seen_by
     from counterscan.editing import allowed_area, to_tensor
     from counterscan.imaging import fit
 
-    began = time.perf_counter()
+    began, stamp = time.perf_counter(), item.stamp()
     try:
         picture = read(seen_by(backbone.card, {"path": item.path, **item.contrasts}).values())
         unit = picture.unit()
@@ -69,7 +97,7 @@ def load(job: Job, backbone: Backbone, item: Item) -> Loaded | Row:
         tensor = to_tensor(square, backbone.channels)
     except Exception as error:  # whatever is wrong with this image, the others are still to be done
         return failure(item, error, time.perf_counter() - began)
-    return Loaded(item, picture, square, placement, tensor, time.perf_counter() - began)
+    return Loaded(item, picture, square, placement, tensor, time.perf_counter() - began, stamp)
 
 
 def change(job: Job, backbone: Backbone, group: Sequence[Loaded]) -> list[Changed | Row]:
@@ -182,6 +210,7 @@ def _done(
         files=list(files),
         sha256=[digest for digest, _ in files.values()],
         bytes=sum(size for _, size in files.values()),
+        inputs=one.stamp,
     )
 
 

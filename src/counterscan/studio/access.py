@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Cookie, Depends, Header, HTTPException, Request
+from fastapi import Depends, HTTPException, Request, Security
+from fastapi.security import APIKeyCookie, APIKeyHeader
 
 from counterscan.studio.core import Studio
 from counterscan.studio.sessions import Session
 
 COOKIE = "counterscan_session"
+_BY_COOKIE = APIKeyCookie(name=COOKIE, scheme_name="session cookie", auto_error=False)
+_BY_HEADER = APIKeyHeader(name="X-Counterscan-Session", scheme_name="session", auto_error=False)
 
 
 def studio_of(request: Request) -> Studio:
@@ -20,8 +23,8 @@ def studio_of(request: Request) -> Studio:
 
 def session_of(
     request: Request,
-    cookie: Annotated[str | None, Cookie(alias=COOKIE)] = None,
-    header: Annotated[str | None, Header(alias="X-Counterscan-Session")] = None,
+    cookie: Annotated[str | None, Security(_BY_COOKIE)],
+    header: Annotated[str | None, Security(_BY_HEADER)],
 ) -> Session:
     """The session of a request, by cookie or by header."""
     session = studio_of(request).sessions.find(header or cookie)

@@ -15,6 +15,7 @@ from counterscan import __version__
 from counterscan.studio.access import COOKIE, Here
 from counterscan.studio.api import api
 from counterscan.studio.core import Options, Studio
+from counterscan.studio.described import require_token
 from counterscan.studio.door import guard, set_cookie
 from counterscan.studio.pages import add_errors, add_files, folder_of
 from counterscan.studio.series import series
@@ -46,6 +47,8 @@ def create(options: Options) -> FastAPI:
     app.include_router(series)
     _add_page(app)
     add_errors(app)
+    if options.token:
+        require_token(app.openapi())
     app.middleware("http")(guard(options.token, options.hosts))
     return app
 

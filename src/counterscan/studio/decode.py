@@ -92,6 +92,7 @@ def _facts(path: Path, view: Path, most: int, side: int, slice_index: int | None
     return {
         "width": width,
         "height": height,
+        "channels": picture.pixels.shape[2] if picture.pixels.ndim == 3 else 1,
         "bits": picture.bits,
         "format": picture.format,
         "spacing_mm": picture.spacing_mm,

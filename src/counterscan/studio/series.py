@@ -12,13 +12,14 @@ import fastapi
 from fastapi import HTTPException, Query, Request, Response
 
 from counterscan.studio.access import Here, Mine
+from counterscan.studio.described import ABSENT, DOOR, FILE_BODY, FULL, LARGE, sends
 from counterscan.studio.receive import received
 from counterscan.studio.sessions import Session
 
-series = fastapi.APIRouter(prefix="/api/series")
+series = fastapi.APIRouter(prefix="/api/series", responses=DOOR)
 
 
-@series.post("", status_code=201)
+@series.post("", status_code=201, responses=LARGE | FULL, openapi_extra=FILE_BODY)
 async def upload_series(
     request: Request, studio: Here, session: Mine, name: Annotated[str, Query(max_length=1000)] = "series.zip"
 ) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def all_series(session: Mine) -> dict[str, Any]:
     return {"series": [_told(facts) for facts in sorted(known, key=lambda facts: facts["taken"])]}
 
 
-@series.get("/{one}/{instance}/thumbnail")
+@series.get("/{one}/{instance}/thumbnail", response_class=Response, responses=sends("image/png") | ABSENT)
 def instance_thumbnail(one: str, instance: int, studio: Here, session: Mine) -> Response:
     """A small PNG of an instance, as it is, unedited."""
     folder, known = _instance(session, one, instance)
@@ -43,7 +44,7 @@ def instance_thumbnail(one: str, instance: int, studio: Here, session: Mine) -> 
     return Response(picture, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
 
 
-@series.post("/{one}/{instance}/image", status_code=201)
+@series.post("/{one}/{instance}/image", status_code=201, responses=ABSENT | FULL)
 def take_instance(one: str, instance: int, studio: Here, session: Mine) -> dict[str, Any]:
     """Make an instance an image of the session, to be edited."""
     folder, known = _instance(session, one, instance)
@@ -53,7 +54,7 @@ def take_instance(one: str, instance: int, studio: Here, session: Mine) -> dict[
     return studio.add_image(session, copy, known["name"], series=one, instance=instance)
 
 
-@series.delete("/{one}", status_code=204)
+@series.delete("/{one}", status_code=204, responses=ABSENT)
 def delete_series(one: str, session: Mine) -> None:
     """Delete a series; images that were taken from it stay."""
     folder = session.series(one)

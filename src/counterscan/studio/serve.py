@@ -44,6 +44,18 @@ def state_folder(host: str, port: int) -> Path:
     return Path(base) / "counterscan" / f"studio-{host.replace(':', '_')}-{port}"
 
 
+def usable(state: Path) -> Path:
+    """The folder of sessions, made where it is absent. ``WordsError`` where it cannot be one."""
+    try:
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        what = "is no folder" if state.exists() else error.strerror or error
+        raise WordsError(f"{state}: {what}; name a folder after --state") from error
+    if not os.access(state, os.W_OK):
+        raise WordsError(f"{state}: may not be written; name another folder after --state")
+    return state
+
+
 def check_access(host: str, token: str | None) -> None:
     """Raise ``WordsError`` for a ``host`` that others can reach without a ``token``, and for a token easily guessed."""
     if not is_loopback(host) and not token:
@@ -81,6 +93,8 @@ def serve(
     for folder, option in ((data, "--data"), (bench, "--bench")):
         if folder is not None and not folder.is_dir():
             raise WordsError(f"{folder}: is no folder; name one after {option}")
+    if state is not None:
+        usable(state)
     check_name(model, offline=offline)
     from counterscan.studio.app import create
     from counterscan.studio.core import Options
@@ -88,7 +102,7 @@ def serve(
 
     listener = bind(host, port)
     options = Options(
-        state=state or state_folder(host, listener.getsockname()[1]), model=model, token=token, data=data, bench=bench,
+        state=state or usable(state_folder(host, listener.getsockname()[1])), model=model, token=token, data=data, bench=bench,
         offline=offline, hosts=LOOPBACK if is_loopback(host) else (),
     )  # fmt: skip
     run(create(options), listener, host, ready)

@@ -15,10 +15,11 @@ from fastapi.responses import FileResponse
 from counterscan.studio import browse
 from counterscan.studio.access import Here, Mine
 from counterscan.studio.core import Studio
+from counterscan.studio.described import ABSENT, DOOR, FULL, LARGE, sends
 from counterscan.studio.requests import DatasetRequest
 from counterscan.studio.sessions import Session
 
-shelves = fastapi.APIRouter(prefix="/api")
+shelves = fastapi.APIRouter(prefix="/api", responses=DOOR)
 Name = Annotated[str, Query(max_length=1000)]
 Row = Annotated[int, Query(ge=0, le=2**40)]
 
@@ -30,13 +31,13 @@ def examples() -> dict[str, Any]:
     return {"examples": known["items"], "credit": known["credit"]}
 
 
-@shelves.get("/examples/{number}/thumbnail")
+@shelves.get("/examples/{number}/thumbnail", response_class=Response, responses=sends("image/png") | ABSENT)
 async def example_thumbnail(number: int) -> Response:
     """A small PNG of an example."""
     return await _thumbnail(browse.example(number))
 
 
-@shelves.post("/examples/{number}/image", status_code=201)
+@shelves.post("/examples/{number}/image", status_code=201, responses=ABSENT | LARGE | FULL)
 def example_open(number: int, studio: Here, session: Mine) -> dict[str, Any]:
     """Take an example into the session."""
     return _take(browse.example(number), studio, session)
@@ -48,7 +49,7 @@ def datasets(studio: Here) -> dict[str, Any]:
     return {"manifests": browse.manifests(studio.options.data)}
 
 
-@shelves.get("/datasets/rows")
+@shelves.get("/datasets/rows", responses=ABSENT)
 def dataset_rows(
     studio: Here,
     manifest: Name,
@@ -60,13 +61,13 @@ def dataset_rows(
     return browse.rows(studio.options.data, manifest, offset, limit, query)
 
 
-@shelves.get("/datasets/thumbnail")
+@shelves.get("/datasets/thumbnail", response_class=Response, responses=sends("image/png") | ABSENT)
 async def dataset_thumbnail(studio: Here, manifest: Name, row: Row) -> Response:
     """A small PNG of a row's image."""
     return await _thumbnail(browse.image_of(studio.options.data, manifest, row))
 
 
-@shelves.post("/datasets/open", status_code=201)
+@shelves.post("/datasets/open", status_code=201, responses=ABSENT | LARGE | FULL)
 def dataset_open(ask: DatasetRequest, studio: Here, session: Mine) -> dict[str, Any]:
     """Take the image of a row into the session."""
     return _take(browse.image_of(studio.options.data, ask.manifest, ask.row), studio, session)
@@ -78,7 +79,7 @@ def benches(studio: Here) -> dict[str, Any]:
     return {"benches": browse.benches(studio.options.bench)}
 
 
-@shelves.get("/benches/{bench}/{name:path}")
+@shelves.get("/benches/{bench}/{name:path}", response_class=FileResponse, responses=sends("image/png") | ABSENT)
 def bench_picture(bench: int, name: str, studio: Here) -> FileResponse:
     """A picture of a benchmark."""
     path = browse.picture_of(studio.options.bench, bench, name)

@@ -63,7 +63,10 @@ def classifier(name: str) -> Outputs:
 
 
 def unpack_mask(mask: dict[str, Any], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """A drawn region as bool (H, W) of the image's ``size``, from bits packed row by row at the size it was drawn."""
+    """A drawn region as bool (H, W) of the image's ``size``, from bits packed row by row at the size it was drawn.
+
+    ``WordsError`` where the bits are not base64, not as many as its size says, or none is set.
+    """
     import base64
 
     width, height = mask["width"], mask["height"]
@@ -74,10 +77,11 @@ def unpack_mask(mask: dict[str, Any], size: tuple[int, int]) -> NDArray[np.bool_
     if packed.size != -(-width * height // 8):
         raise WordsError(f"mask: {packed.size} bytes for {width}x{height} pixels")
     drawn = np.unpackbits(packed, count=width * height).reshape(height, width).astype(bool)
-    if not drawn.any():
-        raise WordsError("the drawn region is empty: nothing may change; draw the area that may, or clear it")
     rows, columns = (np.arange(n) * m // n for n, m in zip(size, (height, width), strict=True))
-    return drawn[np.ix_(rows, columns)]
+    region: NDArray[np.bool_] = drawn[np.ix_(rows, columns)]
+    if not region.any():
+        raise WordsError("the drawn region is empty: nothing may change; draw the area that may, or clear it")
+    return region
 
 
 def edit(
