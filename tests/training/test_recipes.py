@@ -16,7 +16,7 @@ import counterscan
 from counterscan.data.manifest import read as rows_of
 from counterscan.data.manifest import resolve, write
 from counterscan.data.readers import open_layout
-from counterscan.training import paste
+from counterscan.training import across, mirror, paste
 from counterscan.training.config import read
 from counterscan.training.trainer import train
 
@@ -164,6 +164,12 @@ def brain(top: Path) -> None:
     rows = [f"images/000{k}.jpg,masks/000{k}__tumour.png,{k},{k},1,{k % 2},{1 - k % 2},0,meningioma,image right,middle,large,"
             f"{told},{'test' if k > 3 else 'train'}" for k in range(6)]  # fmt: skip
     with_metadata(top, [head, *rows])
+    y, x = (np.abs(axis - 31.5) for axis in np.mgrid[:64, :64])
+    for k in range(6):  # both sides alike, but for the tumour, which is above or below
+        outline = (np.abs(np.arange(64)[:, None] - (18, 45)[k % 2]) < 6) & (x > 8) & (np.arange(64) > 32) & (x < 20)
+        for folder, pixels in (("images", 200 - 3 * x - y + 40 * outline), ("masks", 255 * outline)):
+            name = next((top / folder).glob(f"000{k}*"))
+            Image.fromarray(pixels.astype(np.uint8)).save(name)
 
 
 LAYOUTS = {
@@ -209,8 +215,8 @@ def test_a_recipe_from_nothing_in_two_parts(tmp_path, name):
     plain = "data.captions.findings=[]"
     first = read(CONFIGS / f"{name}.yaml", [*words, *COMPACT, plain, f"output={tmp_path / 'vae'}"])
     train(first)
-    again = [f"model={tmp_path / 'vae'}", f"output={tmp_path / 'run'}", "data.balance=[]", "text_encoder=null"]
-    again += [plain, "data.before=null", "objective.seen=0"]
+    again = [f"model={tmp_path / 'vae'}", f"output={tmp_path / 'run'}", "text_encoder=null"]
+    again += [plain, "data.before=null", "data.balance=[]", "objective.seen=0"]
     result = train(read(CONFIGS / f"{name.removesuffix('-vae')}.yaml", [*words, *again]))
     request = {"source": "a polyp", "target": "no polyps"}
     edited(result.folder, first.compact["channels"], tmp_path, **request)
@@ -239,9 +245,14 @@ def test_a_small_model_from_nothing_in_its_own_layout(tmp_path, name, layout):
     words = [f"data.manifest={manifest_of(layout, tmp_path)}", *(word for word in SMALL if "split" not in word)]
     first = train(read(CONFIGS / f"{name}-vae.yaml", [*words, *COMPACT, f"output={tmp_path / 'vae'}"]))
     again = [f"model={first.folder}", f"output={tmp_path / 'run'}"]
+    listed, pairs = tmp_path / "manifest.parquet", tmp_path / "pairs"
     if name == "gi":
-        manifest = paste.with_pairs(tmp_path / "manifest.parquet", "polyp", "endoscopy", tmp_path / "pairs", 4, 0)
-        words[0] = f"data.manifest={manifest}"
+        manifest = paste.with_pairs(listed, "polyp", "endoscopy", pairs, 4, 0)
+    else:
+        kinds = ["meningioma", "glioma"]
+        mirrored, _ = mirror.with_pairs(listed, ["tumour", *kinds], "brain MRI", pairs)
+        manifest = across.with_pairs(mirrored, kinds, "brain MRI", tmp_path / "across", 4, 0)
+    words[0] = f"data.manifest={manifest}"
     result = train(read(CONFIGS / f"{name}.yaml", [*words, *again]))
     opened = counterscan.load(result.folder)
     assert opened.card.name == name and ("polyp" if name == "gi" else "meningioma") in opened.card.findings
