@@ -23,14 +23,19 @@ counterscan batch manifest.csv --remove pacemaker -o out --ray ADDRESS          
 counterscan batch manifest.csv --remove pacemaker -o s3://bucket/out              # outputs to any store that fsspec reaches
 ```
 
-Run it again and it does what is missing or failed, and nothing else. `--json` prints the counts; the exit code is 1 when an
-item failed. An item's seed comes from its path in the manifest and `--seed`, so its files do not depend on its neighbours,
-the order, the number of workers or Ray.
+Run it again and it does what is missing or failed, and images that were replaced since (another size or time of change, as
+`make` sees it), and nothing else; an image that is gone keeps its result. A method that the model cannot run is refused
+before anything is written. `--json` prints the counts; the exit code is 1 when an item failed. An item's seed comes from
+its path in the manifest and `--seed`, so its files do not depend on its neighbours, the order, the number of workers or Ray.
 
 - **Stages.** Threads decode ahead and write behind while the model works on full batches of one shape. Each stage holds at
   most a few batches, so memory does not grow with the manifest.
+- **Contrasts.** Columns `path_T1`, `path_T2` … beside `path` are stacked for a model of as many channels; results are `.npy`.
 - **Outputs** are written aside, hashed and moved in, the record last: a killed run leaves no torn file under its name.
-- **Ledger.** `out/ledger` is a Parquet row an item: status, reason, seconds a stage, seed, scores, files and their SHA-256.
+- **Ledger.** `out/ledger` is a Parquet row an item: status, reason, seconds a stage, seed, scores, files and their SHA-256, size and time
+  of change of the image's own files (`inputs`; a ledger without them is resumed). With
+  `--judge CLASSIFIER` (`--labels`, `--size`, `--channels` as in [stress](robustness.md#stress)) also `judged`, the edited findings
+  that it knows, and its probabilities of them `before` and `after`.
   `pandas.read_parquet("out/ledger")` reads it. Parts are only ever added and merged by 32.
 - **Any store.** With a URL after `-o`, files go up under a temporary name and are moved, the ledger's parts too, and resuming
   lists the store; the files are the same. fsspec knows `s3`, `gs`, `az`, `sftp`, `hdfs`, `file` and more, each with its package
