@@ -166,7 +166,8 @@ def removals(o: argparse.Namespace, model: Any, test: Sequence[Record]) -> tuple
     named = next(iter(edits.values()))
     for kind in KINDS:
         rows = [(r, e) for r, e in zip(test, named, strict=True) if kind_of(r) == kind]
-        lines.append(gone(model, *zip(*rows, strict=True), f"the kind is named: {kind}"))
+        if rows:
+            lines.append(gone(model, *zip(*rows, strict=True), f"the kind is named: {kind}"))
     head = ("removal", "n", "share still seen", "less than a fifth is still seen", "change outside the coarse region")
     return table(head, lines), named
 

@@ -32,8 +32,8 @@ its path in the manifest and `--seed`, so its files do not depend on its neighbo
   most a few batches, so memory does not grow with the manifest.
 - **Contrasts.** Columns `path_T1`, `path_T2` … beside `path` are stacked for a model of as many channels; results are `.npy`.
 - **Outputs** are written aside, hashed and moved in, the record last: a killed run leaves no torn file under its name.
-- **Ledger.** `out/ledger` is a Parquet row an item: status, reason, seconds a stage, seed, scores, files and their SHA-256, size and
-  time of change of the image's own files (`inputs`; a ledger without them is resumed). With `--judge CLASSIFIER` (`--labels`,
+- **Ledger.** `out/ledger` is a Parquet row an item: status, reason, seconds a stage, seed, scores, files and their SHA-256, size
+  and time of change of the image's own files (`inputs`; a ledger without them is resumed). With `--judge CLASSIFIER` (`--labels`,
   `--size`, `--channels` as in [stress](robustness.md#stress)) also `judged`, the edited findings that it knows, and its
   probabilities of them `before` and `after`.
   `pandas.read_parquet("out/ledger")` reads it. Parts are only ever added and merged by 32.

@@ -263,16 +263,14 @@ def read_mask(mask: Any) -> Tensor:
 
 def _mask_file(path: Path) -> np.ndarray:
     """Where a picture is drawn on, bool (H, W[, C]): neither black nor transparent; of a JPEG, whose black is unclean, bright."""
-    from PIL import Image, ImageOps
+    from PIL import Image
+
+    from counterscan.imaging.masks import opaque
 
     try:
         with Image.open(path) as file:
-            lossy, image = file.format == "JPEG", ImageOps.exif_transpose(file)
-            if image.mode == "P" or "A" in image.mode:
-                black = Image.new("RGBA", image.size, "black")
-                return np.asarray(Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")) != 0
-            return np.asarray(image) > (127 if lossy else 0)
-    except OSError as error:  # also what pillow raises for a file it does not know
+            return np.asarray(opaque(file)) > (127 if file.format == "JPEG" else 0)
+    except (OSError, Image.DecompressionBombError) as error:  # OSError: also for a file that pillow does not know
         raise ImageError(f"{path}: the mask cannot be read ({error}); save it as a black and white PNG") from error
 
 

@@ -57,9 +57,11 @@ def generate(
     check_seed(seed)
     if not isinstance(prompt, str):
         raise WordsError(f"a prompt is text, got {prompt!r}")
-    whole = isinstance(n, int) and isinstance(steps, int)
+    whole = all(isinstance(number, int | np.integer) for number in (n, steps))
     if not (whole and n >= 1 and 1 <= steps <= 1000 and 0 <= guidance <= 100):
-        raise WordsError(f"generate needs n >= 1, steps 1 to 1000, guidance 0 to 100; got {n}, {steps}, {guidance}")
+        raise WordsError(
+            f"generate needs whole n >= 1, steps 1 to 1000, guidance 0 to 100; got {n}, {steps}, {guidance}"
+        )
     backbone = as_backbone(model)
     tell_unknown(backbone, prompt)
     words, edits = in_parts(backbone, prompt)

@@ -122,6 +122,20 @@ def test_of_a_folder_of_edits_only_originals_are_real_and_only_results_synthetic
     assert dealt == [{f"case{k}{kind}.png" for k in range(6)} for kind in (".original", ".counterfactual")]
 
 
+def test_of_a_folder_of_edits_no_edited_original_is_real_and_equal_ones_are_dealt_once(folder):
+    made = folder / "edits"
+    (made / "case1.original.png").write_bytes((made / "case0.original.png").read_bytes())
+    record = json.loads((made / "case2.json").read_text())
+    (made / "case2.json").write_text(json.dumps(record | {"synthetic": True}))
+    (task,) = study(folder, "  - {kind: rating, real: edits, synthetic: edits, count: 4}\n").tasks
+    real = {case.files[0].read_bytes() for case in task.cases if not case.truth}
+    assert real == {(made / f"case{k}.original.png").read_bytes() for k in (0, 3, 4, 5)}
+    for k in range(6):
+        (made / f"case{k}.json").write_text((made / f"case{k}.json").read_text().replace(": false", ": true"))
+    with pytest.raises(DataError, match=r"tasks\.0\.real: no image"):
+        study(folder, "  - {kind: rating, real: edits, synthetic: edits}\n")
+
+
 def simulated(folder, known, sees):
     """Readers who see as much as ``sees`` says answer everything."""
     store = Store(folder / "study.sqlite", known.fingerprint)

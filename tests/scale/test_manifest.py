@@ -41,7 +41,9 @@ def test_paths_come_back_each_once(ending, paths):
         ("m.csv", "file,age\na.png,1\n", "has no column 'path'"),
         ("m.jsonl", '{"file": "a.png"}', "has no column 'path'"),
         ("m.csv", "path,age\n", "m.csv: lists no image"),
-        ("m.csv", "", "not a readable manifest"),
+        ("m.csv", "", "has no column 'path'"),
+        ("m.csv", "path, path\na.png,b.png\n", "has the column 'path' more than once"),
+        ("m.csv", "path,age, age \na.png,1,2\n", "has the column 'age' more than once"),
         ("m.jsonl", '{"path": 3', "not a readable manifest"),
         ("m.parquet", "nonsense", "not a readable manifest"),
         ("m.txt", "path\n", "a manifest is a .csv"),
@@ -92,6 +94,19 @@ def test_rows_of_too_many_or_too_few_fields_cost_the_others_nothing(tmp_path):
     (tmp_path / "m.csv").write_text("age,path\n1,a.png,\n")
     images, unusable = read_images(tmp_path / "m.csv")
     assert (len(images), len(unusable)) == (0, 1)
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "parquet", "jsonl"])
+def test_spaces_about_names_of_columns_do_not_count(ending, tmp_path):
+    table, manifest = (
+        pd.DataFrame({" path": ["a.png"], "age ": ["3"], " path_T2 ": ["b.png"]}),
+        tmp_path / f"m.{ending}",
+    )
+    if ending in ("csv", "tsv"):
+        table.to_csv(manifest, index=False, sep="\t" if ending == "tsv" else ",", encoding="utf-8-sig")
+    else:
+        table.to_parquet(manifest) if ending == "parquet" else table.to_json(manifest, orient="records", lines=True)
+    assert read_images(manifest)[0].to_pylist() == [{"path": "a.png", "path_T2": "b.png"}]
 
 
 def test_an_absent_manifest(tmp_path):

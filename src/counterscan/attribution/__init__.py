@@ -195,6 +195,7 @@ def fits(calibration: Calibration, finding: str, model: Backbone, repeats: int, 
         ("model", calibration.fingerprint, model.fingerprint),
         ("methods", ", ".join(calibration.methods), ", ".join(methods)),
         ("repeats", calibration.repeats, repeats),
+        ("choice of frames", calibration.frames, repeats > 1),
     ]
     for what, then, now in facts:
         if then != now:

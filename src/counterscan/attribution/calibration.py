@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class Calibration:
     """``peaks`` are the :func:`~counterscan.attribution.difference.evidence` of images without ``finding``.
 
-    They hold for one model (``fingerprint``), its methods with their settings, and the number of repeats.
+    They hold for one model (``fingerprint``), its methods with their settings, and the number of repeats, each from a frame of
+    its own (``frames``; a calibration of several repeats from before has none).
     """
 
     finding: str
@@ -29,6 +30,7 @@ class Calibration:
     fingerprint: str = ""
     methods: tuple[str, ...] = ()
     repeats: int = 1
+    frames: bool = False
 
     def threshold(self, rate: float) -> float:
         """What at most a share ``rate`` of other images without the finding exceed, on average (split conformal prediction).
@@ -91,4 +93,4 @@ def calibrate(
         name = seen[0].result.edit.changes[0].finding
         if progress is not None:
             progress(i + 1, len(images))
-    return Calibration(name, tuple(peaks), backbone.fingerprint, told(methods, backbone.card), repeats)
+    return Calibration(name, tuple(peaks), backbone.fingerprint, told(methods, backbone.card), repeats, repeats > 1)

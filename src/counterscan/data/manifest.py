@@ -199,15 +199,15 @@ def _row(record: Record, folder: Path, findings: Sequence[str], contrasts: Seque
     return row | {name: record.findings.get(name) for name in findings}
 
 
-def _columns(header: Iterable[str], manifest: Path) -> list[str]:
+def columns(header: Iterable[str], manifest: Path) -> list[str]:
     """The names of a header without the spaces about them. ``DataError`` for one that is there twice, or no ``path``."""
-    columns = [name.strip() for name in header]
-    twice = [name for name, count in Counter(columns).items() if name and count > 1]
+    names = [name.strip() for name in header]
+    twice = [name for name, count in Counter(names).items() if name and count > 1]
     if twice:
         raise DataError(f"{manifest}: has the column {twice[0]!r} more than once; leave one")
-    if "path" not in columns:
+    if "path" not in names:
         raise DataError(f"{manifest}: has no column 'path'; a manifest names its images in one")
-    return columns
+    return names
 
 
 def _clean(row: dict[str, Any]) -> dict[str, str]:
@@ -217,7 +217,7 @@ def _clean(row: dict[str, Any]) -> dict[str, str]:
 def _text(manifest: Path) -> Iterator[dict[str, str]]:
     with manifest.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, delimiter="\t" if manifest.suffix == ".tsv" else ",", restkey=BEYOND)
-        reader.fieldnames = _columns(reader.fieldnames or (), manifest)
+        reader.fieldnames = columns(reader.fieldnames or (), manifest)
         yield from map(_clean, reader)
 
 
@@ -237,7 +237,7 @@ def _parquet(manifest: Path) -> Iterator[dict[str, str]]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(manifest) as table:
-        _columns(table.schema_arrow.names, manifest)
+        columns(table.schema_arrow.names, manifest)
         for batch in table.iter_batches(batch_size=BATCH):
             yield from map(_clean, batch.to_pylist())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,7 @@ def grouped(sources: Sequence[Seen], labels: Sequence[str]) -> dict[Key, Group]:
             for finding, direction in row["changes"]:
                 asked.setdefault(row["image"], {})[finding, direction] = None
     out: dict[Key, Group] = {}
+    column = cache(lambda finding: column_of(finding, labels))  # a word that the judge lacks takes long to look up
     for seen in sources:
         for row in seen.rows():
             changes = [(finding, direction) for finding, direction in row["changes"]] or [OTHER]
@@ -92,7 +94,7 @@ def grouped(sources: Sequence[Seen], labels: Sequence[str]) -> dict[Key, Group]:
                 changes = list(asked.get(row["image"], ())) or [("(null)", "")]
             for finding, direction in changes:
                 group = out.setdefault((seen.name, finding, direction), Group(row["null"]))
-                group.add(row, _judged(row, finding, direction, labels))
+                group.add(row, _judged(row, direction, column(finding)))
     return out
 
 
@@ -106,8 +108,7 @@ def column_of(finding: str, labels: Sequence[str]) -> int | None:
     return labels.index(name) if name in labels else None
 
 
-def _judged(row: rows.Row, finding: str, direction: str, labels: Sequence[str]) -> dict[str, float]:
-    column = column_of(finding, labels)
+def _judged(row: rows.Row, direction: str, column: int | None) -> dict[str, float]:
     if column is None or not direction:
         return dict.fromkeys(JUDGED, float("nan"))
     before, after = np.array([row["before"]]), np.array([row["after"]])
@@ -118,6 +119,6 @@ def _judged(row: rows.Row, finding: str, direction: str, labels: Sequence[str]) 
         "flip_rate": measures.flipped(*told),
         "validity": measures.valid(after[:, column], wanted),
         "effectiveness": np.abs(wanted - after[:, column]),
-        "side_effect": measures.side_effect(before, after, np.arange(len(labels))[None] == column),
+        "side_effect": measures.side_effect(before, after, np.arange(before.shape[1])[None] == column),
     }
     return {name: float(value[0]) for name, value in values.items()}

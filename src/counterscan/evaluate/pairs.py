@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from counterscan.errors import DataError, ImageError, WordsError
-from counterscan.evaluate.sources import Item, items
+from counterscan.evaluate.sources import Item, hidden, items
 from counterscan.evaluate.truths import canonical
 from counterscan.imaging.masks import mask_of
 
@@ -125,7 +125,7 @@ def identity(source: Path, known: Mapping[str, Sequence[Item]]) -> tuple[int, st
 
 def _folder(folder: Path, known: Mapping[str, Sequence[Item]]) -> Iterator[Pair]:
     for path in sorted(folder.rglob("*.json")):
-        if path.name.startswith(".") or not (record := _record(path)):
+        if hidden(path, folder) or not (record := _record(path)):
             continue
         item = _item(path, record, known)
         patient, mask = (item.patient, item.mask) if item else (path.stem, None)
@@ -143,11 +143,12 @@ def _record(path: Path) -> dict[str, Any] | None:
 def _item(path: Path, record: Mapping[str, Any], known: Mapping[str, Sequence[Item]]) -> Item | None:
     """The image that a record is of: one of its name, numbered or not, that shows the same where both can be read."""
     names = dict.fromkeys((path.stem, re.sub(r"-\d+$", "", path.stem)))
-    original = _shown([path.parent / str(record["files"]["image"])], record.get("slice"))
+    candidates = [item for name in names for item in known.get(name, ())]
+    original = _shown([path.parent / str(record["files"]["image"])], record.get("slice")) if candidates else frozenset()
     found = {}
-    for item in (item for name in names for item in known.get(name, ())):
-        shown = {_shown(files, record.get("slice")) for files in ([item.path], item.files.values())}
-        if original is None or original in shown or shown == {None}:
+    for item in candidates:
+        shown = _shown(item.files.values(), record.get("slice"))
+        if original <= shown or not shown:
             found[item.patient, item.mask] = item
     if len(found) > 1:
         one, other = list(found.values())[:2]
@@ -155,21 +156,20 @@ def _item(path: Path, record: Mapping[str, Any], known: Mapping[str, Sequence[It
     return next(iter(found.values()), None)
 
 
-def _shown(files: Iterable[Path], index: int | None) -> str | None:
-    """:func:`_digest` of what files show together; ``None`` where that cannot be read."""
+def _shown(files: Iterable[Path], index: int | None) -> frozenset[str]:
+    """A digest of every layer that the files show, a colour or contrast each; none where one cannot be read."""
     try:
-        return _digest_of(tuple((path, path.stat().st_mtime_ns) for path in files), index)
+        return frozenset(layer for path in files for layer in _layers(path, path.stat().st_mtime_ns, index))
     except (ImageError, OSError):
-        return None
+        return frozenset()
 
 
-@cache
-def _digest_of(files: tuple[tuple[Path, int], ...], index: int | None) -> str:
-    from counterscan import imaging
-    from counterscan.data import contrasts
+@lru_cache(maxsize=4096)
+def _layers(path: Path, changed: int, index: int | None) -> frozenset[str]:
+    from counterscan.imaging import read
 
-    paths = [path for path, _ in files]
-    return _digest(contrasts.read(paths) if len(paths) > 1 else imaging.read(paths[0], slice_index=index))
+    shown = np.atleast_3d(np.round(read(path, slice_index=index).unit() * 255).astype(np.uint8))
+    return frozenset(hashlib.sha256(layer.tobytes()).hexdigest()[:16] for layer in np.moveaxis(shown, 2, 0))
 
 
 def _digest(picture: Picture) -> str:

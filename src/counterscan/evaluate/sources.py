@@ -73,12 +73,17 @@ def identity(source: Path, split: str | None = None) -> tuple[int, str]:
 def _folder(folder: Path) -> Iterator[Item]:
     captions: dict[Path, str] = {}
     for path in sorted(folder.rglob("*")):
-        if not path.name.lower().endswith(IMAGES) or path.name.startswith(".") or not path.is_file():
+        if not path.name.lower().endswith(IMAGES) or hidden(path, folder) or not path.is_file():
             continue
         if path.parent not in captions:
             captions[path.parent] = _prompt(path.parent)
         name = path.relative_to(folder).as_posix()
         yield Item(path, name, name, captions[path.parent])
+
+
+def hidden(path: Path, folder: Path) -> bool:
+    """Whether a path below a folder is a draft, or in a folder of drafts that a killed run left."""
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def _prompt(folder: Path) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from counterscan.errors import ImageError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 ASPECT = 0.03  # by which width over height of a mask may differ from its image's, as after rounding
 LABELS = 15  # a file whose values end here numbers what there is; 0 is nothing
@@ -34,7 +37,7 @@ def mask_of(path: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
 
 def _values(path: Path) -> NDArray[Any]:
     """A mask's pixels as stored, uint8 or uint16, or as floats in [0, 1] where those cannot be labels; (H, W[, C])."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     from counterscan.imaging import read
     from counterscan.imaging.files import is_dicom
@@ -44,10 +47,12 @@ def _values(path: Path) -> NDArray[Any]:
     try:
         if path.name.lower().endswith((".nii", ".nii.gz", ".npy")) or is_dicom(path):
             picture = read(path)
-            return picture.pixels if picture.plain else picture.unit()
+            stored = picture.pixels
+            numbers = stored.min() >= 0 and stored.max() <= LABELS and (stored == np.round(stored)).all()
+            return stored.astype(np.uint8) if numbers else stored if picture.plain else picture.unit()
         with Image.open(path, formats=("PNG", "JPEG")) as image:
             check_size(path.name, *image.size)
-            upright = ImageOps.exif_transpose(image)
+            upright = opaque(image)
             if upright.mode.startswith("I"):
                 return np.asarray(upright).astype(np.uint16)
             pixels = np.asarray(upright.convert("RGB"))
@@ -55,6 +60,16 @@ def _values(path: Path) -> NDArray[Any]:
     except (Image.DecompressionBombError, *DAMAGE) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise ImageError(f"{path.name}: the mask cannot be read ({reason})") from None
+
+
+def opaque(image: Image.Image) -> Image.Image:
+    """A picture of a mask upright, black where it is transparent."""
+    from PIL import Image, ImageOps
+
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode != "P" and "A" not in upright.mode:
+        return upright
+    return Image.alpha_composite(Image.new("RGBA", upright.size, "black"), upright.convert("RGBA")).convert("RGB")
 
 
 def _nearest(new: int, old: int) -> NDArray[np.intp]:

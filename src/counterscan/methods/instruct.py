@@ -70,8 +70,8 @@ class Instruct:
         for steps in (*_each(self.steps), *_each(self.passes)):
             for weight in _each(self.guidance):
                 check_settings(self.name, steps or 1, self.depth, weight)  # 0 is none
-        if not 0 <= self.strength <= 10:
-            raise WordsError(f"{self.name}: strength is a factor, 0 to 10, got {self.strength}")
+        if not 0 <= self.strength <= 100:
+            raise WordsError(f"{self.name}: strength is a factor, 0 to 100, got {self.strength}")
         if not all(0 <= share <= 1 for share in _each(self.guided)):
             raise WordsError(f"{self.name}: guided is a share of the chain, 0 to 1, got {self.guided}")
         if not all(0 <= gain <= 10 for gain in _each(self.gain)):

@@ -7,11 +7,12 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from counterscan.errors import DataError, WordsError
+from counterscan.imaging.files import digest
 
 Code = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,12}$")]
 ENDINGS = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".nii", ".nii.gz")
@@ -30,9 +31,18 @@ QUALITY = {
     "kept": "All else is as it was",
 }
 NO_FINDING = "no difference"
-Record = tuple[tuple[Path, ...], int, tuple[str, ...], str]
-"""A saved edit: its record and its pictures ``SHOWN``, its truth (1), the findings it changed, and what was asked."""
 SHOWN = ("image", "counterfactual", "mask")  # of an edit: what is shown, and what answers are measured against
+
+
+class Record(NamedTuple):
+    """A saved edit: its record and its pictures ``SHOWN``, the findings it changed, what was asked, and whether its original
+    is synthetic, an edit itself.
+    """
+
+    files: tuple[Path, ...]
+    findings: tuple[str, ...]
+    asked: str
+    synthetic: bool
 
 
 class _Strict(BaseModel):
@@ -127,15 +137,15 @@ def read(path: str | Path) -> Study:
         raise WordsError(f"{path}: {'; '.join(map(_fault, error.errors()))}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise WordsError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
-    tasks = tuple(_task(plan, number, path) for number in range(len(plan.tasks)))
-    files = sorted({file for task in tasks for case in task.cases for file in case.files})
-    digest = hashlib.sha256(plan.model_dump_json(exclude={"title", "readers"}).encode())
+    identity = hashlib.sha256(plan.model_dump_json(exclude={"title", "readers"}).encode())
     try:
+        tasks = tuple(_task(plan, number, path) for number in range(len(plan.tasks)))
+        files = sorted({file for task in tasks for case in task.cases for file in case.files})
         for file in files:
-            digest.update(hashlib.sha256(file.read_bytes()).digest())
+            identity.update(hashlib.sha256(file.read_bytes()).digest())
     except OSError as error:
-        raise DataError(f"{file}: {error.strerror or error}; it belongs to {path}") from error
-    return Study(plan, tasks, digest.hexdigest()[:16])
+        raise DataError(f"{error.filename or path}: {error.strerror or error}; it belongs to {path}") from error
+    return Study(plan, tasks, identity.hexdigest()[:16])
 
 
 def _fault(fault: Any) -> str:
@@ -150,8 +160,9 @@ def _task(plan: Plan, number: int, path: Path) -> Task:
     where = f"{path}: tasks.{number}"
     if isinstance(task, Edits):
         records = _edits(root, task.edits, where)
-        found = sorted({name for _, _, findings, _ in records for name in findings})  # of those not drawn, too
-        cases = [Case(str(k), *rest) for k, rest in enumerate(_some(records, task.count, rng, f"{where}.edits"))]
+        found = sorted({name for record in records for name in record.findings})  # of those not drawn, too
+        drawn = _some(records, task.count, rng, f"{where}.edits")
+        cases = [Case(str(k), one.files, 1, one.findings, one.asked) for k, one in enumerate(drawn)]
         choices = (*(task.findings or found), NO_FINDING) if task.kind == "change" else ()
         return Task(task.kind, tuple(cases), choices, task.scales if task.kind == "quality" else None)
     files = {name: _images(root, getattr(task, name), f"{where}.{name}", name) for name in ("real", "synthetic")}
@@ -175,7 +186,7 @@ def _some(items: list[Any], count: int | None, rng: Any, where: str) -> list[Any
 
 def _images(root: Path, pattern: str, where: str, name: str) -> list[Path]:
     """The images of a folder or pattern. Of a folder of saved edits, which holds masks and figures too, only the originals
-    where they are to be real, and only the results where synthetic.
+    that are no edits themselves where they are to be real, and only the results where synthetic; equal files once.
     """
     place = root / pattern
     try:
@@ -185,11 +196,17 @@ def _images(root: Path, pattern: str, where: str, name: str) -> list[Path]:
     except ValueError as error:
         raise WordsError(f"{where}: {error}; name a folder, an image or a pattern such as made/*.png") from error
     if place.is_dir() and (records := _records(file for file in found if file.suffix == ".json")):
-        found = [files[1 if name == "real" else 2] for files, *_ in records]
+        real = name == "real"
+        found = _distinct([one.files[1 if real else 2] for one in records if not (real and one.synthetic)])
     images = [file for file in found if file.is_file() and file.name.lower().endswith(ENDINGS)]
     if not images:
         raise DataError(f"{where}: no image at {place}")
     return images
+
+
+def _distinct(files: Iterable[Path]) -> list[Path]:
+    """One of all equal files; every edit of an image has a copy of it."""
+    return list({digest(file): file for file in files if file.is_file()}.values())
 
 
 def _relative(pattern: str) -> bool:
@@ -215,5 +232,6 @@ def _records(files: Iterable[Path]) -> list[Record]:
         except (OSError, ValueError, KeyError, TypeError):
             continue  # another kind of file, such as run.json
         asked = ", ".join(f"{change['direction']} {change['finding']}" for change in changes) or edit["target"]
-        found.append(((file, *pictures), 1, tuple(change["finding"] for change in changes), asked))
+        findings = tuple(change["finding"] for change in changes)
+        found.append(Record((file, *pictures), findings, asked, record.get("synthetic") is True))
     return found

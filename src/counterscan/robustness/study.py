@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from counterscan.data.contrasts import files_of, read, seen_by
-from counterscan.data.manifest import CONTRAST
+from counterscan.data.manifest import CONTRAST, columns
 from counterscan.errors import CounterscanError, DataError, ModelError, WordsError
-from counterscan.imaging.files import digest
 from counterscan.methods import suited
 from counterscan.robustness import ledger
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
     from torch import Tensor
 
     from counterscan.backbones.base import Backbone
@@ -44,27 +44,35 @@ def read_table(path: Path) -> list[dict[str, Any]]:
     """The rows of a manifest (CSV or Parquet), one or more, with absolute ``path``, ``mask`` and ``path_*``; what is unknown is
     empty. Images may be absent. ``DataError`` names what is wrong.
     """
-    import pandas as pd
-
-    try:
-        table = (
-            pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str, keep_default_na=False)
-        )
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not a manifest ({' '.join(str(error).split())[:160]})") from None
-    if "path" not in table:
-        raise DataError(f"{path}: has no column 'path'; counterscan data import makes a manifest")
+    table = _table(path)
     rows: list[dict[str, Any]] = table.astype(object).where(table.notna(), "").to_dict("records")
+    rows = [{name: value.strip() if isinstance(value, str) else value for name, value in row.items()} for row in rows]
     if not rows:
         raise DataError(f"{path}: lists no image")
     empty = [str(i) for i, row in enumerate(rows, 1) if not row["path"]]
     if empty:
         raise DataError(f"{path}: row {', '.join(empty[:3])}, path: is empty; name an image")
-    files = [name for name in table if name == "mask" or str(name).startswith(CONTRAST)]
+    files = [name for name in rows[0] if name == "mask" or name.startswith(CONTRAST)]
     for row in rows:
         row |= {name: str((path.parent / row[name]).resolve()) for name in files if row[name]}
         row["path"] = path.parent / row["path"]
     return rows
+
+
+def _table(path: Path) -> DataFrame:
+    """The table as it is written, without spaces about the names of its columns, and without columns that have no name."""
+    import pandas as pd
+
+    try:
+        if path.suffix == ".parquet":
+            table = pd.read_parquet(path)
+            header = map(str, table.columns)
+        else:  # the header as a row: pandas would rename columns that are there twice
+            lines = pd.read_csv(path, dtype=str, keep_default_na=False, header=None, encoding="utf-8-sig")
+            header, table = lines.iloc[0], lines[1:]
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not a manifest ({' '.join(str(error).split())[:160]})") from None
+    return table.set_axis(columns(header, path), axis=1).drop(columns="", errors="ignore")
 
 
 def present(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
@@ -75,8 +83,9 @@ def present(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[
 
 
 def pictured(row: Mapping[str, Any]) -> list[str]:
-    """The files of a row and a digest of each, so that what was made of other images is not taken for these'."""
-    return [f"{path} {digest(Path(path)) if Path(path).is_file() else None}" for path in files_of(row).values()]
+    """The files of a row, with size and date of each, so that what was made of other images is not taken for these'."""
+    facts = {path: path.stat() if path.is_file() else None for path in files_of(row).values()}
+    return [f"{path} {fact and (fact.st_size, fact.st_mtime_ns)}" for path, fact in facts.items()]
 
 
 def patients(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -103,21 +112,21 @@ def look(
     ``keep(key, counterfactual)`` sees each new result.
     """
     how = outputs.fingerprint, backbone.fingerprint, suited(backbone.card, method), sorted(request.items()), seed
-    keys = [ledger.key(how, *pictured(row)) for row in rows]
     ask = partial(_ask, outputs, request, {"method": method, "model": backbone, "seed": seed}, keep)
     made.parent.mkdir(parents=True, exist_ok=True)
-    done = ledger.read(made)
+    done, looked = ledger.read(made), list[Looked]()
     with made.open("a", encoding="utf-8") as file:
         for start in range(0, len(rows), GROUP):
-            group = list(zip(keys, rows, strict=True))[start : start + GROUP]
+            group = [(ledger.key(how, *pictured(row)), row) for row in rows[start : start + GROUP]]
             if not all(key in done and "error" not in done[key] for key, _ in group):
                 for row in _singly(ask, group):
                     done[row["key"]] = row
                     file.write(json.dumps(row) + "\n")
                 file.flush()
+            looked += [done[key] for key, _ in group]
             if progress is not None:
-                progress(start + len(group), len(rows))
-    return [done[key] for key in keys]
+                progress(len(looked), len(rows))
+    return looked
 
 
 def stacked(looked: Sequence[Looked]) -> Seen:

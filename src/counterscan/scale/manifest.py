@@ -7,13 +7,11 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from counterscan.data.manifest import CONTRAST
+from counterscan.data.manifest import CONTRAST, columns
 from counterscan.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-NO_PATH = "{}: has no column 'path'; a manifest names its images in one, relative to its own folder or absolute"
 
 
 class Unusable(NamedTuple):
@@ -33,8 +31,7 @@ def read_images(manifest: Path) -> tuple[pa.Table, list[Unusable]]:
     import pyarrow.compute as pc
 
     table, torn = _table(manifest)
-    if "path" not in table.column_names:
-        raise DataError(NO_PATH.format(manifest))
+    table = table.rename_columns(columns(table.column_names, manifest))
     if not table.num_rows and not torn:
         raise DataError(f"{manifest}: lists no image")
     names = ["path", *filter(_contrast, table.column_names)]
@@ -72,7 +69,8 @@ def _table(manifest: Path) -> tuple[pa.Table, list[Unusable]]:
             delimiter = "\t" if manifest.suffix == ".tsv" else ","
             with manifest.open(newline="", encoding="utf-8-sig") as file:
                 header = next(csv.reader(file, delimiter=delimiter), [])
-            names = ["path", *filter(_contrast, header)]
+            known = zip(header, columns(header, manifest), strict=True)
+            names = [written for written, name in known if name == "path" or _contrast(name)]
             text = pa.csv.ConvertOptions(
                 include_columns=names, column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
             )
@@ -88,8 +86,6 @@ def _table(manifest: Path) -> tuple[pa.Table, list[Unusable]]:
             return pa.csv.read_csv(manifest, alone, parse, text), torn
     except FileNotFoundError:
         raise DataError(f"{manifest}: no such file") from None
-    except KeyError:  # the CSV reader's way to say so
-        raise DataError(NO_PATH.format(manifest)) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, csv.Error) as error:
         raise DataError(f"{manifest}: not a readable manifest ({' '.join(str(error).split())[:200]})") from error
     raise DataError(f"{manifest}: a manifest is a .csv, .tsv, .parquet or .jsonl file with a column 'path'")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from counterscan.errors import CounterscanError, WordsError
+from counterscan.errors import CounterscanError, ModelError, WordsError
 from counterscan.scale.job import Item, Job
 from counterscan.scale.ledger import DONE, FAILED, Row
 from counterscan.scale.store import StoreError
@@ -64,7 +64,7 @@ def begin(job: Job, backbone: Backbone) -> None:
     """Start the edit of an empty image, up to the method's first step.
 
     Raises:
-        WordsError: the model cannot run this method, or does not know these words: no item would fare better.
+        WordsError, ModelError: the model cannot run this method, or does not know these words: no item would fare better.
     """
     import torch
 
@@ -74,7 +74,7 @@ def begin(job: Job, backbone: Backbone) -> None:
     empty = torch.full((1, backbone.channels, backbone.resolution, backbone.resolution), 0.5, device=backbone.device)
     try:
         job.method(backbone, empty, job.edit, generator=[torch.Generator().manual_seed(job.seed)], progress=stop)
-    except WordsError:
+    except (WordsError, ModelError):
         raise
     except Exception:  # it has begun, or an empty image is nothing for it
         return

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from counterscan.errors import WordsError
+from counterscan.types import Sides
 
 Part = Literal["unet", "transformer", "text_encoder", "vae", "lora", "token"]
 
@@ -220,6 +221,7 @@ class Config(Strict):
     validation: Validation = Validation()
     tracker: Literal["tensorboard", "wandb", "mlflow", "trackio"] | None = None
     default_method: str | None = None
+    sides: Sides | None = None
     credit: str = ""
 
     @field_validator("train", mode="before")

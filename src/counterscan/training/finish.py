@@ -122,6 +122,7 @@ def card_of(backbone: Any, config: Config, corpus: Corpus, losses: Sequence[floa
         scores=last(config),
         null_change={},
         default_method=config.default_method or ("instruct" if corpus.paired else backbone.card.default_method),
+        sides=config.sides or backbone.card.sides,
         credit=config.credit or backbone.card.credit,
     )
 

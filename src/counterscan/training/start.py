@@ -37,8 +37,7 @@ def start_folder(config: Config, corpus: Corpus, *, anew: bool = False) -> Path:
         draft = config.output / f".start.{os.getpid()}"
         shutil.rmtree(draft, ignore_errors=True)
         build(config, corpus, draft)
-        if built:
-            shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # all of it, also what a kill here left
         draft.rename(folder)
     return folder
 

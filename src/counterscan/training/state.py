@@ -34,6 +34,7 @@ FREE = {
     "name",
     "credit",
     "default_method",
+    "sides",
     "checkpointing",
     "shard",
 }
