@@ -235,7 +235,7 @@ def test_ask_the_same_of_a_data_set(visit):
     page.wait_for_selector("#answers figure canvas")
     assert page.locator("#answers .tag").inner_text() == "Synthetic"
     page.click("#answers figure button")
-    page.wait_for_selector("#edit:not([hidden])")
+    page.wait_for_selector("#tag-right:not([hidden])")
     assert page.inner_text("#tag-right") == "Synthetic"
 
 
