@@ -89,7 +89,7 @@ def search(
         method = methods.suited(model.card, method, keep=bool(request.get("keep")))
     if selector is not None:
         words = {key: value for key, value in request.items() if key != "mask"}
-        _check_selector(selector, judge, resolve(**words, card=model.card))
+        check_selector(selector, judge, resolve(**words, card=model.card))
     run = _Run(as_picture(image), request, method, model, selector, range(seed, seed + best_of), progress)
     if until is None:
         run.at(1.0)
@@ -178,7 +178,7 @@ def judged(result: Counterfactual, judge: Outputs) -> dict[str, tuple[float, flo
     }
 
 
-def _check_selector(selector: Outputs, judge: Outputs | None, request: Edit) -> None:
+def check_selector(selector: Outputs, judge: Outputs | None, request: Edit) -> None:
     """Raises ``WordsError`` before any work: a selector that is the judge, or lacks a finding that the edit changes."""
     if judge is not None and judge.name == selector.name:
         raise WordsError(f"{selector.name} cannot both choose and judge: give another --selector or another --judge")

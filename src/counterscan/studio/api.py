@@ -18,7 +18,7 @@ from counterscan import __version__
 from counterscan.errors import CounterscanError, WordsError
 from counterscan.imaging import read
 from counterscan.robustness.opening import judges
-from counterscan.search import REFINEMENTS, STRENGTHS, named_changes, stronger
+from counterscan.search import REFINEMENTS, STRENGTHS, check_selector, stronger
 from counterscan.studio import browse, work
 from counterscan.studio.access import COOKIE, Here, Mine
 from counterscan.studio.core import Studio
@@ -280,9 +280,7 @@ def _selector(ask: EditRequest, backbone: Backbone) -> Outputs | None:
         return None
     selector = work.classifier(ask.selector)
     words = ask.model_dump(include={"remove", "add", "source", "target", "instruct", "region", "keep"})
-    changes = named_changes(resolve(**words, card=backbone.card))
-    if unknown := {change.finding for change in changes} - {label.lower() for label in selector.labels}:
-        raise WordsError(f"{selector.name} has no output for {min(unknown)!r}; it has {', '.join(selector.labels)}")
+    check_selector(selector, None, resolve(**words, card=backbone.card))
     return selector
 
 

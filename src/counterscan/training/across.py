@@ -17,14 +17,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from counterscan.data import manifest as manifests
 from counterscan.data.manifest import Record, located
-from counterscan.errors import DataError, ImageError
+from counterscan.errors import DataError
 from counterscan.imaging.resize import fit
 from counterscan.training.mirror import IMAGES, Array, laid, lines
-from counterscan.training.paste import ATTEMPTS, listed, material, outline_of, saved
+from counterscan.training.paste import ATTEMPTS, listed, material, opened, saved
 
 NEIGHBOURS = 20
 SIDE = 32  # pixels of the thumbnails that are compared
@@ -35,14 +34,6 @@ def thumbnail(image: Array) -> Array:
     small = fit(image.mean(2), SIDE)[0].ravel()
     small = small - small.mean()
     return (small / max(float(np.linalg.norm(small)), 1e-6)).astype(np.float32)
-
-
-def opened(record: Record, manifest: Path) -> tuple[Array, NDArray[np.bool_]]:
-    """The image of a record and where its finding is; ``DataError`` names the row that cannot be read."""
-    try:
-        return outline_of(record)
-    except ImageError as error:
-        raise DataError(f"{manifest}: row {record.row}: {error}") from error
 
 
 def across(

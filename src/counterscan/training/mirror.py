@@ -23,7 +23,7 @@ from scipy import ndimage
 
 from counterscan.data import manifest as manifests
 from counterscan.data.manifest import Record, located
-from counterscan.errors import DataError, ImageError
+from counterscan.errors import DataError
 from counterscan.language.captions import mentions
 from counterscan.language.phrase import phrase, prompt
 from counterscan.training.paste import (
@@ -32,7 +32,7 @@ from counterscan.training.paste import (
     lay_at,
     listed,
     numbered,
-    outline_of,
+    opened,
     patch_of,
     saved,
     softened,
@@ -169,7 +169,7 @@ def with_pairs(
     made: list[Record] = []
     clear: list[Array] = []
     for record in outlined:
-        without = healthy(*_outline(record, manifest))
+        without = healthy(*opened(record, manifest))
         if without is not None:
             made += lines(record, saved(without, folder / IMAGES, len(clear)), names, template, len(clear))
             clear.append(without)
@@ -190,7 +190,7 @@ def together(
         if number == count:
             break
         k, record = int(rng.integers(len(clear))), outlined[int(rng.integers(len(outlined)))]
-        image, mask = _outline(record, manifest)
+        image, mask = opened(record, manifest)
         with_it = laid(clear[k], np.zeros(clear[k].shape[:2], bool), image, mask, rng, turned=True)
         if with_it is not None:
             path = saved(with_it, folder / IMAGES, len(clear) + number)
@@ -202,13 +202,6 @@ def together(
     if number < count:
         raise DataError(f"{manifest}: {number} of {count} findings found room in the head of a healthy image")
     return out
-
-
-def _outline(record: Record, manifest: Path) -> tuple[Array, NDArray[np.bool_]]:
-    try:
-        return outline_of(record)
-    except ImageError as error:
-        raise DataError(f"{manifest}: row {record.row}: {error}") from error
 
 
 def main() -> None:

@@ -110,6 +110,14 @@ def outline_of(record: Record) -> tuple[Array, NDArray[np.bool_]]:
     return image, mask_of(Path(record.mask), image.shape[:2])
 
 
+def opened(record: Record, manifest: Path) -> tuple[Array, NDArray[np.bool_]]:
+    """:func:`outline_of` a row; ``DataError`` names the one that cannot be read."""
+    try:
+        return outline_of(record)
+    except ImageError as error:
+        raise DataError(f"{manifest}: row {record.row}: {error}") from error
+
+
 def usable(mask: NDArray[np.bool_]) -> bool:
     """Whether an outline can be laid elsewhere: neither empty, nor too large, nor cut off by the border of its image."""
     rim = np.concatenate([mask[[0, -1]].ravel(), mask[:, [0, -1]].ravel()])
